@@ -58,8 +58,11 @@ type Issuer struct {
 
 // Display is the issuer's name in one language (OpenID4VCI 1.0 §12.2.4 display).
 type Display struct {
-	Name    string `toml:"name"`
-	Locale  string `toml:"locale"`
+	// Name is the issuer's name as wallets show it.
+	Name string `toml:"name"`
+	// Locale is the language's BCP 47 tag, one entry for each.
+	Locale string `toml:"locale"`
+	// LogoURI is an https or data URI, LogoAlt says what the logo shows.
 	LogoURI string `toml:"logo_uri"`
 	LogoAlt string `toml:"logo_alt"`
 }
@@ -68,7 +71,8 @@ type Display struct {
 type Admin struct {
 	// Listen is the address operators connect to, host:port. Under systemd the
 	// socket unit's descriptor named "admin" takes precedence.
-	Listen         string `toml:"listen"`
+	Listen string `toml:"listen"`
+	// TLSCertificate and TLSKey are PEM files; they are read again when they change.
 	TLSCertificate string `toml:"tls_certificate"`
 	TLSKey         string `toml:"tls_key"`
 }
