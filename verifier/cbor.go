@@ -17,6 +17,23 @@ const (
 	tagFullDate = 1004 // full-date, RFC 8943
 )
 
+// CBOR major types (RFC 8949 §3.1). The decoder looks through tags that it was
+// not asked for, so where a tag would be an error the major type is looked at first.
+const (
+	majorBytes = 2
+	majorArray = 4
+	majorMap   = 5
+	majorTag   = 6
+)
+
+// major returns an item's major type, or -1 when there is no item.
+func major(item []byte) int {
+	if len(item) == 0 {
+		return -1
+	}
+	return int(item[0] >> 5)
+}
+
 // decoding is the strict mode in which everything foreign is read: duplicate
 // keys, indefinite lengths and invalid UTF-8 are refused, member names are
 // matched letter for letter.
@@ -46,6 +63,9 @@ func unwrap(item []byte) ([]byte, error) {
 	}
 	if tag.Number != tagEncoded {
 		return nil, fmt.Errorf("has tag %d instead of 24", tag.Number)
+	}
+	if major(tag.Content) != majorBytes {
+		return nil, errors.New("tag 24 holds no byte string")
 	}
 	var content []byte
 	if err := decoding.Unmarshal(tag.Content, &content); err != nil {

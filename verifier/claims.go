@@ -76,11 +76,11 @@ func mdocClaim(e element) Claim {
 // cborValue turns an element's value into Go values; tagged dates become
 // time.Time (tdate) or their text (full-date).
 func cborValue(raw cbor.RawMessage, depth int) any {
-	if len(raw) == 0 || depth > 16 {
+	if depth > 16 {
 		return nil
 	}
-	switch raw[0] >> 5 {
-	case 4:
+	switch major(raw) {
+	case majorArray:
 		var items []cbor.RawMessage
 		if decoding.Unmarshal(raw, &items) != nil {
 			return nil
@@ -90,7 +90,7 @@ func cborValue(raw cbor.RawMessage, depth int) any {
 			values[i] = cborValue(item, depth+1)
 		}
 		return values
-	case 5:
+	case majorMap:
 		var members map[any]cbor.RawMessage
 		if decoding.Unmarshal(raw, &members) != nil {
 			return nil
@@ -100,7 +100,7 @@ func cborValue(raw cbor.RawMessage, depth int) any {
 			values[fmt.Sprint(name)] = cborValue(member, depth+1)
 		}
 		return values
-	case 6:
+	case majorTag:
 		if t, err := tdate(raw); err == nil {
 			return t
 		}

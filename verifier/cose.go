@@ -28,9 +28,12 @@ type issuerAuth struct {
 
 // parseIssuerAuth takes IssuerAuth apart: an array of four, without tag 18.
 func parseIssuerAuth(data []byte) (issuerAuth, error) {
+	if major(data) != majorArray {
+		return issuerAuth{}, errors.New("issuerAuth is no array; a COSE_Sign1 must stand here without tag 18")
+	}
 	var parts []cbor.RawMessage
 	if err := decoding.Unmarshal(data, &parts); err != nil {
-		return issuerAuth{}, fmt.Errorf("issuerAuth is no untagged COSE_Sign1 array: %w", err)
+		return issuerAuth{}, fmt.Errorf("issuerAuth: %w", err)
 	}
 	if len(parts) != 4 {
 		return issuerAuth{}, fmt.Errorf("issuerAuth has %d parts, a COSE_Sign1 has 4", len(parts))
@@ -43,7 +46,7 @@ func parseIssuerAuth(data []byte) (issuerAuth, error) {
 		if part.to == nil {
 			continue
 		}
-		if len(parts[i]) == 0 || parts[i][0]>>5 != 2 {
+		if major(parts[i]) != majorBytes {
 			return issuerAuth{}, fmt.Errorf("issuerAuth's %s is no byte string", part.name)
 		}
 		if err := decoding.Unmarshal(parts[i], part.to); err != nil {
@@ -55,6 +58,9 @@ func parseIssuerAuth(data []byte) (issuerAuth, error) {
 
 // headers reads alg from the protected and x5chain from the unprotected header.
 func (a *issuerAuth) headers(unprotected []byte) error {
+	if major(a.protected) != majorMap || major(unprotected) != majorMap {
+		return errors.New("issuerAuth's headers are no maps")
+	}
 	var signed, open map[any]cbor.RawMessage
 	if err := decoding.Unmarshal(a.protected, &signed); err != nil {
 		return fmt.Errorf("issuerAuth's protected header: %w", err)
@@ -79,14 +85,14 @@ func (a *issuerAuth) headers(unprotected []byte) error {
 // certificates reads x5chain: one certificate as a byte string, more as an array.
 func (a *issuerAuth) certificates(value cbor.RawMessage) error {
 	switch {
-	case len(value) == 0:
+	case major(value) < 0:
 		return errors.New("issuerAuth has no x5chain (33) in its unprotected header")
-	case value[0]>>5 == 2:
+	case major(value) == majorBytes:
 		var one []byte
 		err := decoding.Unmarshal(value, &one)
 		a.chain = [][]byte{one}
 		return err
-	case value[0]>>5 != 4:
+	case major(value) != majorArray:
 		return errors.New("x5chain is neither a byte string nor an array")
 	}
 	if err := decoding.Unmarshal(value, &a.chain); err != nil {

@@ -77,6 +77,9 @@ func (s suite) verify(key crypto.PublicKey, message, signature []byte) error {
 // coseKey reads an MSO's deviceKey (RFC 9052 §7) and lists members that a
 // device key should not carry.
 func coseKey(data []byte) (crypto.PublicKey, []string, error) {
+	if major(data) != majorMap {
+		return nil, nil, errors.New("is no untagged COSE_Key map")
+	}
 	var members map[any]cbor.RawMessage
 	if err := decoding.Unmarshal(data, &members); err != nil {
 		return nil, nil, fmt.Errorf("is no COSE_Key map: %w", err)

@@ -270,11 +270,22 @@ func (v *verification) mdocValidity(o mso, leaf *x509.Certificate) {
 		err = fmt.Errorf("signed at %s, the certificate is valid from %s to %s", stamp(signed), stamp(leaf.NotBefore), stamp(leaf.NotAfter))
 	}
 	v.verdict("signed within the certificate's validity", source, err, stamp(signed))
-	if until.After(leaf.NotAfter) {
-		v.fail("validity ends before the certificate's", "ISO/IEC 18013-5 2nd edition §12.3.4", "valid until %s, the certificate until %s", stamp(until), stamp(leaf.NotAfter))
-	} else {
-		v.pass("validity ends before the certificate's", "ISO/IEC 18013-5 2nd edition §12.3.4", "%s", stamp(leaf.NotAfter))
+	v.endsBefore(until, leaf.NotAfter)
+}
+
+// endsBefore checks that the credential does not outlive its signer's
+// certificate. The first edition did not ask for it, so it is held against a
+// fresh credential only.
+func (v *verification) endsBefore(until, notAfter time.Time) {
+	const name, source = "validity ends with the certificate's", "ISO/IEC 18013-5 2nd edition §12.3.4"
+	outcome := Passed
+	if until.After(notAfter) {
+		outcome = Warning
+		if v.o.Fresh {
+			outcome = Failed
+		}
 	}
+	v.note(outcome, name, source, "valid until %s, the certificate until %s", stamp(until), stamp(notAfter))
 }
 
 // period checks now against the report's validity.

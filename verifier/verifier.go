@@ -200,4 +200,4 @@ func looksLikeJWS(text []byte) bool {
 }
 
 // isMap says whether the first byte opens a CBOR map.
-func isMap(raw []byte) bool { return len(raw) > 1 && raw[0]>>5 == 5 }
+func isMap(raw []byte) bool { return len(raw) > 1 && major(raw) == majorMap }
