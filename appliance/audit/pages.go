@@ -1,0 +1,375 @@
+package audit
+
+import (
+	"encoding/binary"
+)
+
+// header holds the fields of the file's first 100 bytes that matter here
+// (SQLite file format, section 1.3).
+type header struct {
+	cookie, writer int64
+}
+
+func headerOf(file []byte) header {
+	if len(file) < 100 {
+		return header{}
+	}
+	return header{
+		cookie: int64(binary.BigEndian.Uint32(file[40:])),
+		writer: int64(binary.BigEndian.Uint32(file[96:])),
+	}
+}
+
+// pageSize is the one this program makes files with.
+const pageSize = 4096
+
+// walker accounts for every byte of a SQLite file: a byte is part of a
+// structure that is checked elsewhere (by SQLite's integrity check, by the
+// entries' hashes, by the checkpoints' signatures, by the schema's text), or it
+// is checked here, or it must be zero. So no byte can change without notice.
+type walker struct {
+	file    []byte
+	seen    []bool // by page number
+	problem func(format string, args ...any)
+}
+
+// walkFile checks a file's header and pages.
+func walkFile(file []byte, problem func(format string, args ...any)) {
+	if len(file) < pageSize || len(file)%pageSize != 0 {
+		problem("the file's length of %d bytes is not a number of pages", len(file))
+		return
+	}
+	w := &walker{file: file, seen: make([]bool, len(file)/pageSize+1), problem: problem}
+	w.header()
+	w.table(1, 0)
+	for _, root := range w.roots() {
+		w.table(root, 0)
+	}
+	w.freelist()
+	for page := 1; page < len(w.seen); page++ {
+		if !w.seen[page] {
+			problem("page %d belongs to nothing", page)
+		}
+	}
+}
+
+func (w *walker) u32(at int) int { return int(binary.BigEndian.Uint32(w.file[at:])) }
+func (w *walker) u16(at int) int { return int(binary.BigEndian.Uint16(w.file[at:])) }
+
+// header checks every field of the database header.
+func (w *walker) header() {
+	if string(w.file[:16]) != "SQLite format 3\x00" {
+		w.problem("the file is not a SQLite database")
+	}
+	for _, f := range []struct {
+		name         string
+		at, is, want int
+	}{
+		{"page size", 16, w.u16(16), pageSize},
+		{"write version", 18, int(w.file[18]), 2},
+		{"read version", 19, int(w.file[19]), 2},
+		{"reserved space", 20, int(w.file[20]), 0},
+		{"largest payload fraction", 21, int(w.file[21]), 64},
+		{"smallest payload fraction", 22, int(w.file[22]), 32},
+		{"leaf payload fraction", 23, int(w.file[23]), 32},
+		{"change counter", 24, w.u32(24), w.u32(92)},
+		{"number of pages", 28, w.u32(28), len(w.file) / pageSize},
+		{"schema format", 44, w.u32(44), 4},
+		{"cache size", 48, w.u32(48), 0},
+		{"largest root page", 52, w.u32(52), 0},
+		{"text encoding", 56, w.u32(56), 1},
+		{"schema version", 60, w.u32(60), len(schema.Migrations)},
+		{"incremental vacuum", 64, w.u32(64), 0},
+		{"application id", 68, w.u32(68), int(schema.ApplicationID)},
+	} {
+		if f.is != f.want {
+			w.problem("the header's %s is %d, not %d", f.name, f.is, f.want)
+		}
+	}
+	w.zero(1, 72, 92)
+}
+
+// zero demands that bytes from to of a page are zero.
+func (w *walker) zero(page, from, to int) {
+	base := (page - 1) * pageSize
+	for i := from; i < to; i++ {
+		if w.file[base+i] != 0 {
+			w.problem("page %d holds a byte at %d that belongs to nothing", page, i)
+			return
+		}
+	}
+}
+
+// take marks a page as reached; false when it cannot be.
+func (w *walker) take(page int) bool {
+	if page < 1 || page >= len(w.seen) || w.seen[page] {
+		w.problem("page %d is reached twice or does not exist", page)
+		return false
+	}
+	w.seen[page] = true
+	return true
+}
+
+// table walks a table b-tree (section 1.6).
+func (w *walker) table(page, depth int) {
+	if depth > 20 || !w.take(page) {
+		return
+	}
+	base, start := (page-1)*pageSize, 0
+	if page == 1 {
+		start = 100
+	}
+	kind := w.file[base+start]
+	size := 8
+	switch kind {
+	case 0x05:
+		size = 12
+	case 0x0d:
+	default:
+		w.problem("page %d is not of a table", page)
+		return
+	}
+	used := make([]bool, pageSize)
+	mark(used, 0, start+size)
+	cells := w.u16(base + start + 3)
+	pointers := start + size
+	if pointers+2*cells > pageSize {
+		w.problem("page %d has too many cells", page)
+		return
+	}
+	mark(used, pointers, pointers+2*cells)
+	first := pageSize
+	for i := range cells {
+		at := w.u16(base + pointers + 2*i)
+		if at < pointers+2*cells || at >= pageSize {
+			w.problem("page %d: cell %d lies outside", page, i)
+			return
+		}
+		first = min(first, at)
+		w.cell(page, at, kind, used, depth)
+	}
+	w.freeBlocks(page, w.u16(base+start+1), used)
+	if content := w.u16(base + start + 5); content > first && !(content == 0 && cells == 0) {
+		w.problem("page %d: the content starts at %d, a cell at %d", page, content, first)
+	} else {
+		// Between the pointers and the content nothing may stand; in the content
+		// only cells and free blocks, whose insides are zero.
+		first = content
+	}
+	w.fragments(page, start, first, used)
+	if kind == 0x05 {
+		w.table(w.u32(base+start+8), depth+1)
+	}
+}
+
+// fragments demands zero for what no structure uses and compares the number of
+// such bytes within the content with the header's count.
+func (w *walker) fragments(page, start, content int, used []bool) {
+	base := (page - 1) * pageSize
+	loose := 0
+	for i, u := range used {
+		if u {
+			continue
+		}
+		if w.file[base+i] != 0 {
+			w.problem("page %d holds a byte at %d that belongs to nothing", page, i)
+			return
+		}
+		if i >= content {
+			loose++
+		}
+	}
+	if count := int(w.file[base+start+7]); content > 0 && loose != count {
+		w.problem("page %d: %d fragmented bytes, the header says %d", page, loose, count)
+	}
+}
+
+func mark(used []bool, from, to int) {
+	for i := from; i < to && i < len(used); i++ {
+		used[i] = true
+	}
+}
+
+// varint reads SQLite's variable-length integer and its length in bytes.
+func (w *walker) varint(at int) (value int64, n int) {
+	for n < 9 && at+n < len(w.file) {
+		b := w.file[at+n]
+		n++
+		if n == 9 {
+			return value<<8 | int64(b), n
+		}
+		value = value<<7 | int64(b&0x7f)
+		if b < 0x80 {
+			return value, n
+		}
+	}
+	return value, n
+}
+
+// cell marks a cell's bytes and follows its child or its overflow chain.
+func (w *walker) cell(page, at int, kind byte, used []bool, depth int) {
+	base := (page - 1) * pageSize
+	if kind == 0x05 {
+		_, n := w.varint(base + at + 4)
+		mark(used, at, at+4+n)
+		w.table(w.u32(base+at), depth+1)
+		return
+	}
+	payload, n := w.varint(base + at)
+	_, m := w.varint(base + at + n)
+	head := n + m
+	if page != 1 {
+		w.keyColumn(page, base+at+head)
+	}
+	if payload < 0 || payload > int64(len(w.file)) {
+		w.problem("page %d: a cell claims %d bytes", page, payload)
+		return
+	}
+	local := localSize(int(payload))
+	end := at + head + local
+	if local < int(payload) {
+		end += 4
+	}
+	if end > pageSize {
+		w.problem("page %d: a cell ends beyond the page", page)
+		return
+	}
+	// A cell takes at least four bytes; what is left over must be zero and is
+	// left unmarked, unless SQLite counts it to the cell.
+	mark(used, at, max(end, at+4))
+	if local < int(payload) {
+		w.overflow(w.u32(base+end-4), int(payload)-local)
+	}
+}
+
+// keyColumn demands that a record's first column, the row's id in each of this
+// program's tables, is stored as SQLite stores it there: as nothing.
+func (w *walker) keyColumn(page, record int) {
+	_, n := w.varint(record)
+	if serial, _ := w.varint(record + n); serial != 0 {
+		w.problem("page %d: a row's id is stored with serial type %d", page, serial)
+	}
+}
+
+// localSize returns how much of a payload a table leaf holds itself.
+func localSize(payload int) int {
+	const usable = pageSize
+	if payload <= usable-35 {
+		return payload
+	}
+	const least = (usable-12)*32/255 - 23
+	k := least + (payload-least)%(usable-4)
+	if k <= usable-35 {
+		return k
+	}
+	return least
+}
+
+// overflow walks a chain of overflow pages.
+func (w *walker) overflow(page, left int) {
+	for left > 0 {
+		if !w.take(page) {
+			return
+		}
+		here := min(left, pageSize-4)
+		w.zero(page, 4+here, pageSize)
+		left -= here
+		page = w.u32((page - 1) * pageSize)
+	}
+	if page != 0 {
+		w.problem("an overflow chain goes on after its end")
+	}
+}
+
+// freeBlocks walks a page's list of free blocks; their insides must be zero.
+func (w *walker) freeBlocks(page, at int, used []bool) {
+	base := (page - 1) * pageSize
+	for steps := 0; at != 0; steps++ {
+		if at+4 > pageSize || steps > pageSize/4 {
+			w.problem("page %d: the list of free blocks is broken", page)
+			return
+		}
+		next, size := w.u16(base+at), w.u16(base+at+2)
+		if size < 4 || at+size > pageSize || (next != 0 && next < at+size) {
+			w.problem("page %d: a free block is broken", page)
+			return
+		}
+		w.zero(page, at+4, at+size)
+		mark(used, at, at+size)
+		at = next
+	}
+}
+
+// roots reads the root pages of the tables from the schema on page 1, which
+// this program's files hold in one page.
+func (w *walker) roots() []int {
+	var roots []int
+	cells := w.u16(103)
+	for i := range min(cells, 64) {
+		at := w.u16(108 + 2*i)
+		if at < 108 || at >= pageSize {
+			continue
+		}
+		_, n := w.varint(at)
+		_, m := w.varint(at + n)
+		record := at + n + m
+		headerSize, h := w.varint(record)
+		field, body := record+h, record+int(headerSize)
+		for column := 0; column < 4 && field < record+int(headerSize) && field < pageSize; column++ {
+			serial, n := w.varint(field)
+			size := serialSize(serial)
+			if column == 3 && size >= 1 && size <= 4 && body+size <= pageSize {
+				root := 0
+				for _, b := range w.file[body : body+size] {
+					root = root<<8 | int(b)
+				}
+				roots = append(roots, root)
+			}
+			field, body = field+n, body+size
+		}
+	}
+	return roots
+}
+
+// serialSize returns the length in bytes of a record's value by its serial type.
+func serialSize(serial int64) int {
+	switch {
+	case serial >= 12 && serial < 1<<30:
+		return int(serial-12) / 2
+	case serial >= 1 && serial <= 4:
+		return int(serial)
+	case serial == 5:
+		return 6
+	case serial == 6 || serial == 7:
+		return 8
+	}
+	return 0
+}
+
+// freelist walks the free pages: trunks list leaves, everything else is zero.
+func (w *walker) freelist() {
+	count := 0
+	for trunk := w.u32(32); trunk != 0; {
+		if !w.take(trunk) {
+			return
+		}
+		count++
+		base := (trunk - 1) * pageSize
+		leaves := w.u32(base + 4)
+		if leaves > (pageSize-8)/4 {
+			w.problem("the list of free pages is broken")
+			return
+		}
+		for i := range leaves {
+			if leaf := w.u32(base + 8 + 4*i); w.take(leaf) {
+				w.zero(leaf, 0, pageSize)
+				count++
+			}
+		}
+		w.zero(trunk, 8+4*leaves, pageSize)
+		trunk = w.u32(base)
+	}
+	if count != w.u32(36) {
+		w.problem("%d free pages, the header says %d", count, w.u32(36))
+	}
+}
