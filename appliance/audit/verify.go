@@ -162,8 +162,8 @@ func verifyContent(path string, key note.Verifier, kept [][]byte, report *Report
 	if err := sameSchema(db, report); err != nil {
 		return err
 	}
-	if err := db.QueryRow("SELECT origin FROM meta").Scan(&report.Origin); err != nil {
-		return err
+	if err := db.QueryRow("SELECT origin FROM meta WHERE id = 1 AND typeof(origin) = 'text' AND (SELECT count(*) FROM meta) = 1").Scan(&report.Origin); err != nil {
+		return fmt.Errorf("the meta row: %w", err)
 	}
 	if report.Origin != key.Name() {
 		report.problem("the log is of %q, the key of %q", report.Origin, key.Name())
@@ -234,7 +234,7 @@ func referenceSchema() (string, error) {
 }
 
 func schemaText(db *sql.DB) (string, error) {
-	rows, err := db.Query("SELECT type, name, tbl_name, rootpage, sql, typeof(sql), rowid FROM sqlite_schema ORDER BY rowid")
+	rows, err := db.Query("SELECT type, name, tbl_name, rootpage, sql, typeof(type) || typeof(name) || typeof(tbl_name) || typeof(rootpage) || typeof(sql), rowid FROM sqlite_schema ORDER BY rowid")
 	if err != nil {
 		return "", err
 	}
@@ -253,7 +253,7 @@ func schemaText(db *sql.DB) (string, error) {
 
 // collectCheckpoints reads the copy's checkpoints and those kept elsewhere.
 func collectCheckpoints(db *sql.DB, key note.Verifier, kept [][]byte, marks map[int64][]Checkpoint, report *Report) error {
-	rows, err := db.Query("SELECT size, note FROM checkpoints ORDER BY size")
+	rows, err := db.Query("SELECT size, note, typeof(note) FROM checkpoints ORDER BY size")
 	if err != nil {
 		return err
 	}
@@ -261,12 +261,13 @@ func collectCheckpoints(db *sql.DB, key note.Verifier, kept [][]byte, marks map[
 	for rows.Next() {
 		var size int64
 		var data []byte
-		if err := rows.Scan(&size, &data); err != nil {
+		var kind string
+		if err := rows.Scan(&size, &data, &kind); err != nil {
 			return err
 		}
 		c, err := OpenCheckpoint(data, key)
-		if err != nil {
-			report.problem("checkpoint %d: %v", size, err)
+		if err != nil || kind != "blob" {
+			report.problem("checkpoint %d (%s): %v", size, kind, err)
 			continue
 		}
 		if c.Size != size {
