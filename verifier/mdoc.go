@@ -269,7 +269,7 @@ func (v *verification) mdocValidity(o mso, leaf *x509.Certificate) {
 	if signed.Before(leaf.NotBefore) || signed.After(leaf.NotAfter) {
 		err = fmt.Errorf("signed at %s, the certificate is valid from %s to %s", stamp(signed), stamp(leaf.NotBefore), stamp(leaf.NotAfter))
 	}
-	v.verdict("signed within the certificate's validity", source, err, stamp(signed))
+	v.verdict("signed in the certificate's time", source, err, stamp(signed))
 	v.endsBefore(until, leaf.NotAfter)
 }
 
@@ -277,7 +277,7 @@ func (v *verification) mdocValidity(o mso, leaf *x509.Certificate) {
 // certificate. The first edition did not ask for it, so it is held against a
 // fresh credential only.
 func (v *verification) endsBefore(until, notAfter time.Time) {
-	const name, source = "validity ends with the certificate's", "ISO/IEC 18013-5 2nd edition §12.3.4"
+	const name, source = "ends in the certificate's time", "ISO/IEC 18013-5 2nd edition §12.3.4"
 	outcome := Passed
 	if until.After(notAfter) {
 		outcome = Warning
