@@ -1,0 +1,82 @@
+package hsm
+
+/*
+#cgo LDFLAGS: -ldl
+#include <dlfcn.h>
+#include <stdlib.h>
+
+typedef unsigned long ck_ulong;
+typedef struct { ck_ulong mechanism; void *parameter; ck_ulong length; } ck_mechanism;
+// A module's function list (PKCS#11 v2.40, section 3.6): the version and the
+// functions in their fixed order.
+typedef struct { unsigned char major, minor; void *function[68]; } ck_function_list;
+
+enum { index_sign_init = 42, index_sign = 43 };
+
+static void *chancery_list(const char *path) {
+	void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (module == NULL) return NULL;
+	ck_ulong (*get)(ck_function_list **) = dlsym(module, "C_GetFunctionList");
+	ck_function_list *list = NULL;
+	if (get == NULL || get(&list) != 0) return NULL;
+	return list;
+}
+
+// chancery_sign is C_SignInit and C_Sign into the caller's buffer: two calls of
+// the module and one from Go, where asking for the length first would make three.
+static ck_ulong chancery_sign(void *p, ck_ulong session, ck_ulong mechanism, ck_ulong key,
+		unsigned char *data, ck_ulong data_length, unsigned char *out, ck_ulong *out_length) {
+	ck_function_list *list = p;
+	ck_ulong (*init)(ck_ulong, ck_mechanism *, ck_ulong) = list->function[index_sign_init];
+	ck_ulong (*sign)(ck_ulong, unsigned char *, ck_ulong, unsigned char *, ck_ulong *) = list->function[index_sign];
+	ck_mechanism m = { mechanism, NULL, 0 };
+	ck_ulong rv = init(session, &m, key);
+	if (rv != 0) return rv;
+	return sign(session, data, data_length, out, out_length);
+}
+*/
+import "C"
+
+import (
+	"errors"
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+)
+
+// functions is the module's function list.
+type functions struct{ list unsafe.Pointer }
+
+// loadFunctions finds the function list of a module that is loaded already.
+func loadFunctions(path string) (functions, error) {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	list := C.chancery_list(name)
+	if list == nil {
+		return functions{}, errors.New("the module gives no function list")
+	}
+	return functions{list}, nil
+}
+
+// maxSignature holds the longest signature that is accepted, P-521's.
+const maxSignature = 132
+
+// sign asks the token for one signature of data, which is a digest for ECDSA
+// and the message for EdDSA. It stays inside this package: nothing outside can
+// have a bare digest signed.
+func (f functions) sign(session pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
+	var out [maxSignature]byte
+	if len(data) == 0 {
+		data = make([]byte, 1)[:0] // some tokens refuse a null pointer for an empty message
+	}
+	length := C.ck_ulong(len(out))
+	rv := C.chancery_sign(f.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(key),
+		(*C.uchar)(unsafe.Pointer(unsafe.SliceData(data))), C.ck_ulong(len(data)), (*C.uchar)(unsafe.Pointer(&out[0])), &length)
+	if rv != 0 {
+		return nil, pkcs11.Error(rv)
+	}
+	if int(length) > len(out) {
+		return nil, errors.New("the token claims a signature longer than its buffer")
+	}
+	return append([]byte(nil), out[:length]...), nil
+}

@@ -1,0 +1,193 @@
+package hsm
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	_ "crypto/sha256" // for crypto.Hash.New
+	_ "crypto/sha512"
+	"io"
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"chancery/issuance"
+)
+
+// Sign signs a message with the key of a label and returns the raw signature:
+// r‖s of fixed length, or Ed25519's 64 bytes. It hashes the message itself and
+// verifies the signature before it returns it (promise P2). After a lost
+// session the token is opened anew and the signature tried once more.
+func (t *Token) Sign(ctx context.Context, label string, message []byte) ([]byte, error) {
+	var signature []byte
+	err := t.do(ctx, "C_Sign", label, func(gen *generation, session pkcs11.SessionHandle) error {
+		k := gen.keys[label]
+		if k == nil {
+			return failure(ClassKeyMissing, "C_Sign", label, "no such key is loaded")
+		}
+		var err error
+		signature, err = signWith(gen, session, k, message)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return signature, nil
+}
+
+func signWith(gen *generation, session pkcs11.SessionHandle, k *key, message []byte) ([]byte, error) {
+	a := k.ref.Algorithm
+	if a.SignatureSize() == 0 {
+		return nil, failure(ClassRefused, "C_Sign", k.ref.Label, "the key does not sign")
+	}
+	data, mechanism := message, uint(ckmEdDSA)
+	if h := a.Hash(); h != 0 {
+		digest := h.New()
+		digest.Write(message)
+		data, mechanism = digest.Sum(nil), pkcs11.CKM_ECDSA
+	}
+	signature, err := gen.fn.sign(session, mechanism, k.private, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(signature) != a.SignatureSize() || !verify(k.ref.Public, data, signature) {
+		return nil, failure(ClassBadSignature, "C_Sign", k.ref.Label, "the token's %d bytes are no signature of the message by this key", len(signature))
+	}
+	return signature, nil
+}
+
+// verify checks a raw signature over a digest, or over a message for Ed25519.
+func verify(public crypto.PublicKey, data, signature []byte) bool {
+	switch public := public.(type) {
+	case *ecdsa.PublicKey:
+		n := len(signature) / 2
+		return ecdsa.Verify(public, data, new(big.Int).SetBytes(signature[:n]), new(big.Int).SetBytes(signature[n:]))
+	case ed25519.PublicKey:
+		return ed25519.Verify(public, data, signature)
+	}
+	return false
+}
+
+// sealedOverhead is a sealed text's IV and tag.
+const (
+	ivSize  = 12
+	tagSize = 16
+)
+
+// Seal encrypts with AES-256-GCM inside the token under the key of a label;
+// aad is bound to the result and must be given again. The result is IV ‖
+// ciphertext ‖ tag.
+func (t *Token) Seal(ctx context.Context, label string, plaintext, aad []byte) (sealed []byte, err error) {
+	err = t.do(ctx, "C_Encrypt", label, func(gen *generation, session pkcs11.SessionHandle) error {
+		k := gen.keys[label]
+		if k == nil || k.ref.Algorithm != Sealing {
+			return failure(ClassKeyMissing, "C_Encrypt", label, "no such sealing key is loaded")
+		}
+		sealed, err = sealWith(gen, session, k, plaintext, aad)
+		return err
+	})
+	return sealed, err
+}
+
+// Unseal opens what [Token.Seal] made; anything else is [ClassRefused].
+func (t *Token) Unseal(ctx context.Context, label string, sealed, aad []byte) (plaintext []byte, err error) {
+	if len(sealed) < ivSize+tagSize {
+		return nil, failure(ClassRefused, "C_Decrypt", label, "%d bytes are too short for a sealed text", len(sealed))
+	}
+	err = t.do(ctx, "C_Decrypt", label, func(gen *generation, session pkcs11.SessionHandle) error {
+		k := gen.keys[label]
+		if k == nil || k.ref.Algorithm != Sealing {
+			return failure(ClassKeyMissing, "C_Decrypt", label, "no such sealing key is loaded")
+		}
+		plaintext, err = unsealWith(gen, session, k, sealed, aad)
+		return err
+	})
+	return plaintext, err
+}
+
+func sealWith(gen *generation, session pkcs11.SessionHandle, k *key, plaintext, aad []byte) ([]byte, error) {
+	iv := make([]byte, ivSize)
+	rand.Read(iv)
+	params := pkcs11.NewGCMParams(iv, aad, tagSize*8)
+	defer params.Free()
+	if err := gen.ctx.EncryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, k.private); err != nil {
+		return nil, err
+	}
+	out, err := gen.ctx.Encrypt(session, plaintext)
+	if err != nil {
+		return nil, err
+	}
+	if len(out) != len(plaintext)+tagSize {
+		return nil, failure(ClassBadSignature, "C_Encrypt", k.ref.Label, "%d bytes sealed to %d", len(plaintext), len(out))
+	}
+	return append(iv, out...), nil
+}
+
+func unsealWith(gen *generation, session pkcs11.SessionHandle, k *key, sealed, aad []byte) ([]byte, error) {
+	params := pkcs11.NewGCMParams(sealed[:ivSize], aad, tagSize*8)
+	defer params.Free()
+	if err := gen.ctx.DecryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, k.private); err != nil {
+		return nil, err
+	}
+	out, err := gen.ctx.Decrypt(session, sealed[ivSize:])
+	if rv, ok := err.(pkcs11.Error); ok && (rv == pkcs11.CKR_ENCRYPTED_DATA_INVALID || rv == pkcs11.CKR_GENERAL_ERROR || rv == pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE) {
+		// A tag that does not fit is the sealed text's fault, not the token's.
+		return nil, failure(ClassRefused, "C_Decrypt", k.ref.Label, "it was not sealed by this key with this context")
+	}
+	return out, err
+}
+
+// MessageSigner signs X.509 structures with a key in the token, for
+// crypto/x509. It is a crypto.MessageSigner: it takes the message, never a digest.
+type MessageSigner struct {
+	token  *Token
+	label  string
+	public crypto.PublicKey
+	alg    issuance.Algorithm
+}
+
+// MessageSigner returns the signer of a loaded key.
+func (t *Token) MessageSigner(label string) (*MessageSigner, error) {
+	t.life.RLock()
+	defer t.life.RUnlock()
+	ref, ok := t.refs[label]
+	if !ok || ref.Public == nil {
+		return nil, failure(ClassKeyMissing, "signer", label, "no such signing key is loaded")
+	}
+	return &MessageSigner{t, label, ref.Public, ref.Algorithm}, nil
+}
+
+// Public returns the key's public half.
+func (s *MessageSigner) Public() crypto.PublicKey { return s.public }
+
+// Sign refuses: what is signed must be seen whole.
+func (s *MessageSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, failure(ClassRefused, "sign", s.label, "a bare digest is not signed: use SignMessage")
+}
+
+// SignMessage signs a message as X.509 wants it: ECDSA as ASN.1 DER.
+func (s *MessageSigner) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if opts != nil && opts.HashFunc() != s.alg.Hash() {
+		return nil, failure(ClassRefused, "sign", s.label, "%s is signed with %v, not %v", s.alg, s.alg.Hash(), opts.HashFunc())
+	}
+	raw, err := s.token.Sign(context.Background(), s.label, message)
+	if err != nil || s.alg == issuance.EdDSA {
+		return raw, err
+	}
+	return DER(raw)
+}
+
+// DER turns a raw ECDSA signature r‖s into ASN.1 DER (RFC 3279 §2.2.3).
+func DER(raw []byte) ([]byte, error) {
+	n := len(raw) / 2
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(new(big.Int).SetBytes(raw[:n]))
+		b.AddASN1BigInt(new(big.Int).SetBytes(raw[n:]))
+	})
+	return b.Bytes()
+}
