@@ -15,14 +15,18 @@ const context = {
     sign1: {
       verify: async ({ key, sign1 }) => {
         const algorithm = sign1.signatureAlgorithmName
-        const imported = await globalThis.crypto.subtle.importKey('jwk', key.jwk, { name: 'ECDSA', namedCurve: curves[algorithm] }, false, ['verify'])
+        const imported = await globalThis.crypto.subtle.importKey('jwk', { ...key.jwk, crv: curves[algorithm] }, { name: 'ECDSA', namedCurve: curves[algorithm] }, false, ['verify'])
         return globalThis.crypto.subtle.verify({ name: 'ECDSA', hash: hashes[algorithm] }, imported, sign1.signature, sign1.toBeSigned)
       },
     },
   },
   x509: {
     getIssuerNameField: ({ certificate, field }) => new x509.X509Certificate(certificate).issuerName.getField(field),
-    getPublicKey: async ({ certificate }) => CoseKey.fromJwk(await publicJwk(new x509.X509Certificate(certificate))),
+    getPublicKey: async ({ certificate }) => {
+      const jwk = await publicJwk(new x509.X509Certificate(certificate))
+      // The library knows P-384 and P-521 by lower-case names only.
+      return CoseKey.fromJwk(jwk.crv === 'P-256' ? jwk : { ...jwk, crv: jwk.crv.toLowerCase() })
+    },
     verifyCertificateChain: async ({ trustedCertificates, x5chain, now }) => {
       await verifyChain(x5chain, trustedCertificates, now)
     },
