@@ -363,7 +363,7 @@ func TestQueueIsBounded(t *testing.T) {
 
 func BenchmarkSign(b *testing.B) {
 	for _, callers := range []int{1, 2, 8, 64} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+		b.Run(fmt.Sprintf("callers-%d", callers), func(b *testing.B) {
 			token := openToken(b, config(b))
 			generateKey(b, token, "k", issuance.ES256)
 			work := make(chan struct{})
