@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // idleLimit is how many connections a client keeps for later.
@@ -48,20 +50,44 @@ func (c *Client) Close() {
 
 // take returns an idle connection, or a new one; reused tells which.
 func (c *Client) take(ctx context.Context) (cn *conn, reused bool, err error) {
-	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
+	for {
+		c.mu.Lock()
+		n := len(c.idle)
+		if n == 0 {
+			c.mu.Unlock()
+			break
+		}
 		cn = c.idle[n-1]
 		c.idle = c.idle[:n-1]
 		c.mu.Unlock()
-		return cn, true, nil
+		if cn.alive() {
+			return cn, true, nil
+		}
+		cn.Close()
 	}
-	c.mu.Unlock()
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "unix", c.path)
 	if err != nil {
 		return nil, false, err
 	}
 	return &conn{raw, bufio.NewReaderSize(raw, 16<<10)}, false, nil
+}
+
+// alive tells whether the peer has not closed an idle connection: the signer
+// was restarted, and what is sent there would be lost.
+func (cn *conn) alive() bool {
+	raw, err := cn.Conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	open := false
+	err = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, e := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		open = errors.Is(e, unix.EAGAIN)
+		return true
+	})
+	return err == nil && open
 }
 
 func (c *Client) give(cn *conn) {
