@@ -307,11 +307,10 @@ func expectFailure(t testing.TB, r *Report, check string) {
 	}
 }
 
-func otherKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
+func otherKey(testing.TB) *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return key
 }
