@@ -1,0 +1,174 @@
+package configuration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"chancery/issuance/jws"
+)
+
+// Problem is one thing wrong with an offer's claims. It never holds a value.
+type Problem struct {
+	// Param is the claim's dotted path in the offer's claims.
+	Param string
+	// Message says what was wrong and what would be right.
+	Message string
+}
+
+// MaxClaims bounds the claims' JSON in bytes.
+const MaxClaims = 512 << 10
+
+// CheckClaims holds an offer's claims against the configuration and returns
+// every problem found. now is needed for what is derived from dates.
+func (c *Configuration) CheckClaims(claims json.RawMessage, now time.Time) []Problem {
+	object, problem := decodeClaims(claims)
+	if problem != nil {
+		return []Problem{*problem}
+	}
+	problems := c.sources.unknown(object, "")
+	_, more := c.convertAll(object, now)
+	problems = append(problems, more...)
+	sort.SliceStable(problems, func(i, j int) bool { return problems[i].Param < problems[j].Param })
+	return problems
+}
+
+func decodeClaims(claims json.RawMessage) (map[string]any, *Problem) {
+	if len(claims) > MaxClaims {
+		return nil, &Problem{"claims", fmt.Sprintf("must have at most %d bytes", MaxClaims)}
+	}
+	if len(claims) == 0 {
+		claims = []byte("{}")
+	}
+	object, err := jws.Object(claims)
+	if err != nil {
+		return nil, &Problem{"claims", "must be a JSON object without duplicate members"}
+	}
+	return object, nil
+}
+
+// unknown lists members that no claim reads.
+func (s *source) unknown(object map[string]any, prefix string) []Problem {
+	var problems []Problem
+	for name, value := range object {
+		below := s.below[name]
+		if below == nil {
+			problems = append(problems, Problem{prefix + clip(name), "is not a claim of this configuration: remove it or correct its spelling"})
+			continue
+		}
+		if below.claim != nil {
+			continue
+		}
+		inner, ok := value.(map[string]any)
+		if !ok {
+			problems = append(problems, Problem{prefix + name, "must be an object"})
+			continue
+		}
+		problems = append(problems, below.unknown(inner, prefix+name+".")...)
+	}
+	return problems
+}
+
+// clip bounds a foreign member's name in an error.
+func clip(name string) string {
+	if len(name) > 64 {
+		return name[:64] + "…"
+	}
+	return name
+}
+
+// converted is one claim's value in the format's own form.
+type converted struct {
+	claim *Claim
+	value any
+}
+
+// convertAll maps, defaults and converts every claim.
+func (c *Configuration) convertAll(object map[string]any, validFrom time.Time) ([]converted, []Problem) {
+	var out []converted
+	var problems []Problem
+	for i := range c.Claims {
+		claim := &c.Claims[i]
+		if claim.Type == TypeAgeOver {
+			if over, ok := c.ageOver(claim, object, validFrom); ok {
+				out = append(out, converted{claim, over})
+			}
+			continue
+		}
+		value := fromTOML(claim.Value)
+		if claim.Value == nil {
+			value = lookUp(object, claim.source())
+		}
+		if value == nil && claim.Default != nil {
+			value = fromTOML(claim.Default)
+		}
+		if value == nil {
+			if claim.Required {
+				problems = append(problems, Problem{claim.source(), "is missing"})
+			}
+			continue
+		}
+		v, problem := claim.convert(value, c.Format)
+		if problem != "" {
+			problems = append(problems, Problem{claim.source(), problem})
+			continue
+		}
+		out = append(out, converted{claim, v})
+	}
+	return out, problems
+}
+
+// lookUp follows a dotted path; nil when it ends early.
+func lookUp(object map[string]any, path string) any {
+	var value any = object
+	for step := range strings.SplitSeq(path, ".") {
+		inner, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = inner[step]
+	}
+	return value
+}
+
+// ageOver derives an age attestation for the first day of validity; false when
+// the offer has no birth date.
+func (c *Configuration) ageOver(claim *Claim, object map[string]any, validFrom time.Time) (over, ok bool) {
+	flip, ok := ageFlip(claim, object)
+	return ok && !validFrom.Before(flip), ok
+}
+
+// ageFlip returns the day on which a person becomes Age.
+func ageFlip(claim *Claim, object map[string]any) (time.Time, bool) {
+	text, _ := lookUp(object, claim.From).(string)
+	birth, err := time.Parse("2006-01-02", text)
+	if err != nil {
+		return time.Time{}, false
+	}
+	// Whoever is born on 29 February becomes a year older on 1 March of a
+	// common year, which is what AddDate gives.
+	return birth.AddDate(claim.Age, 0, 0), true
+}
+
+// nextFlip returns the first day after from on which a derived attestation
+// would be another; false when there is none.
+func (c *Configuration) nextFlip(object map[string]any, from time.Time) (time.Time, bool) {
+	var next time.Time
+	for i := range c.Claims {
+		if c.Claims[i].Type != TypeAgeOver {
+			continue
+		}
+		flip, ok := ageFlip(&c.Claims[i], object)
+		if ok && flip.After(from) && (next.IsZero() || flip.Before(next)) {
+			next = flip
+		}
+	}
+	return next, !next.IsZero()
+}
+
+// errClaims is the error of claims that were checked and no longer fit: the
+// configuration changed since the offer was made.
+var errClaims = errors.New("the offer's claims do not fit the configuration any more: cancel the offer and make it again")

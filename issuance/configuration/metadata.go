@@ -1,0 +1,105 @@
+package configuration
+
+import (
+	"sort"
+
+	"chancery/issuance"
+)
+
+// ProofAlgorithms are the algorithms that key proofs may use.
+var ProofAlgorithms = []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.EdDSA}
+
+// BindingMethods returns cryptographic_binding_methods_supported (OpenID4VCI 1.0
+// §12.2.4): what a key proof may name its key by.
+func (c *Configuration) BindingMethods() []string {
+	if c.Format == issuance.FormatMdoc {
+		return []string{"cose_key", "jwk", "did:jwk", "did:key"}
+	}
+	return []string{"jwk", "did:jwk", "did:key"}
+}
+
+// Metadata returns the configuration's object in the issuer metadata
+// (OpenID4VCI 1.0 §12.2.4, App. A and B). algorithms are those of the keys that
+// sign it.
+func (c *Configuration) Metadata(algorithms []issuance.Algorithm) map[string]any {
+	signing := make([]any, len(algorithms))
+	for i, a := range algorithms {
+		if signing[i] = string(a); c.Format == issuance.FormatMdoc {
+			signing[i] = a.COSE() // A.2.2: COSE identifiers, as numbers
+		}
+	}
+	out := map[string]any{
+		"format":                                  string(c.Format),
+		"credential_signing_alg_values_supported": signing,
+		"cryptographic_binding_methods_supported": c.BindingMethods(),
+		"proof_types_supported": map[string]any{
+			"jwt": map[string]any{"proof_signing_alg_values_supported": ProofAlgorithms},
+		},
+		"credential_metadata": map[string]any{"display": c.displayMetadata(), "claims": c.claimsMetadata()},
+	}
+	if c.Scope != "" {
+		out["scope"] = c.Scope
+	}
+	switch c.Format {
+	case issuance.FormatMdoc:
+		out["doctype"] = c.DocType
+	case issuance.FormatSDJWT:
+		out["vct"] = c.VCT
+	case issuance.FormatJWTVC:
+		out["credential_definition"] = map[string]any{"type": append([]string{"VerifiableCredential"}, c.Types...)}
+	}
+	return out
+}
+
+func (c *Configuration) displayMetadata() []any {
+	var out []any
+	for _, d := range c.Display {
+		entry := map[string]any{"name": d.Name}
+		for name, value := range map[string]string{
+			"locale": d.Locale, "description": d.Description, "background_color": d.BackgroundColor, "text_color": d.TextColor,
+		} {
+			if value != "" {
+				entry[name] = value
+			}
+		}
+		if d.LogoURI != "" {
+			logo := map[string]any{"uri": d.LogoURI}
+			if d.LogoAlt != "" {
+				logo["alt_text"] = d.LogoAlt
+			}
+			entry["logo"] = logo
+		}
+		out = append(out, entry)
+	}
+	return out
+}
+
+// claimsMetadata describes each claim once (App. B.2, B.3); a W3C VC's paths
+// start at the credential.
+func (c *Configuration) claimsMetadata() []any {
+	var out []any
+	for _, claim := range c.Claims {
+		path := claim.Path
+		if c.Format == issuance.FormatJWTVC {
+			path = append([]string{"credentialSubject"}, path...)
+		}
+		entry := map[string]any{"path": path}
+		if claim.Required || claim.Value != nil || claim.Default != nil {
+			entry["mandatory"] = true
+		}
+		if len(claim.Display) > 0 {
+			locales := make([]string, 0, len(claim.Display))
+			for locale := range claim.Display {
+				locales = append(locales, locale)
+			}
+			sort.Strings(locales)
+			var display []any
+			for _, locale := range locales {
+				display = append(display, map[string]any{"name": claim.Display[locale], "locale": locale})
+			}
+			entry["display"] = display
+		}
+		out = append(out, entry)
+	}
+	return out
+}
