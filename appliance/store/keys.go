@@ -1,0 +1,310 @@
+package store
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"chancery/appliance/database"
+)
+
+// An epoch's data key lives in the database wrapped by the token, and open in
+// this process's memory. It wraps each offer's own key. An offer is shredded by
+// deleting its wrapped key and its sealed claims; when the last offer of an
+// epoch has ended, the epoch's wrapped key is deleted too.
+
+// epochKey is an epoch's key in use.
+type epochKey struct {
+	id        int64
+	context   string
+	wrapped   []byte
+	createdAt time.Time
+
+	opening sync.Mutex // one opening at a time
+	aead    cipher.AEAD
+	mac     []byte
+}
+
+// keyring holds the epochs.
+type keyring struct {
+	mu      sync.Mutex // guards what follows
+	epochs  map[int64]*epochKey
+	current *epochKey
+	last    int64
+	source  string
+	// making is held while a new epoch is made.
+	making sync.Mutex
+}
+
+func (k *keyring) load(r *database.Reader) error {
+	k.epochs = map[int64]*epochKey{}
+	if found, err := r.Row("SELECT source FROM meta WHERE id = 1", nil, []any{&k.source}); err != nil || !found {
+		return errors.Join(err, errNoMeta(found))
+	}
+	return r.Rows("SELECT id, context, wrapped, created_at FROM epochs ORDER BY id", nil, func(scan func(...any) error) error {
+		e := &epochKey{}
+		var created int64
+		if err := scan(&e.id, &e.context, &e.wrapped, &created); err != nil {
+			return err
+		}
+		e.createdAt = timeOf(created)
+		k.epochs[e.id] = e
+		k.current, k.last = e, e.id
+		return nil
+	})
+}
+
+func errNoMeta(found bool) error {
+	if found {
+		return nil
+	}
+	return errors.New("the database has no identity: it was not made by init")
+}
+
+// forget drops the open keys.
+func (k *keyring) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.epochs)
+	k.current = nil
+}
+
+// use sets the key that opens this epoch.
+func (e *epochKey) use(key []byte) error {
+	if len(key) != 32 {
+		return fmt.Errorf("a data key of %d bytes", len(key))
+	}
+	block, err := aes.NewCipher(derive(key, "wrap offers' keys"))
+	if err != nil {
+		return err
+	}
+	if e.aead, err = cipher.NewGCM(block); err != nil {
+		return err
+	}
+	e.mac = derive(key, "transaction codes")
+	return nil
+}
+
+// derive separates an epoch key's two uses.
+func derive(key []byte, purpose string) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("chancery epoch key: " + purpose))
+	return mac.Sum(nil)
+}
+
+// epoch returns an epoch with its key open. The error wraps [ErrKeyAway] when
+// the token has to open it and cannot.
+func (s *Store) epoch(ctx context.Context, id int64) (*epochKey, error) {
+	s.keys.mu.Lock()
+	e := s.keys.epochs[id]
+	s.keys.mu.Unlock()
+	if e == nil {
+		return nil, fmt.Errorf("epoch %d: %w", id, ErrNotFound)
+	}
+	e.opening.Lock()
+	defer e.opening.Unlock()
+	if e.aead != nil {
+		return e, nil
+	}
+	key, err := s.options.DataKeys.Open(ctx, e.context, e.wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeyAway, err)
+	}
+	if err := e.use(key); err != nil {
+		return nil, err
+	}
+	clear(key)
+	return e, nil
+}
+
+// currentEpoch returns the epoch that new offers are sealed under. While the
+// token is away the newest open one serves on, past its time: offers can still
+// be made (promise P10).
+func (s *Store) currentEpoch(ctx context.Context) (*epochKey, error) {
+	s.keys.mu.Lock()
+	e := s.keys.current
+	s.keys.mu.Unlock()
+	if e == nil {
+		return s.newEpoch(ctx)
+	}
+	return s.epoch(ctx, e.id)
+}
+
+// newEpoch makes a data key in the token and records it before it is used.
+func (s *Store) newEpoch(ctx context.Context) (*epochKey, error) {
+	k := &s.keys
+	k.making.Lock()
+	defer k.making.Unlock()
+	k.mu.Lock()
+	if e := k.current; e != nil && s.now().Sub(e.createdAt) < s.options.DataKeyLifetime {
+		k.mu.Unlock()
+		return s.epoch(ctx, e.id) // somebody else was first
+	}
+	e := &epochKey{id: k.last + 1, createdAt: s.now()}
+	e.context = fmt.Sprintf("chancery.db %s epoch %d", k.source, e.id)
+	k.mu.Unlock()
+	key, wrapped, err := s.options.DataKeys.New(ctx, e.context)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeyAway, err)
+	}
+	e.wrapped = wrapped
+	if err := e.use(key); err != nil {
+		return nil, err
+	}
+	clear(key)
+	err = s.db.Write(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec("INSERT INTO epochs (id, context, wrapped, created_at) VALUES (?, ?, ?, ?)", e.id, e.context, e.wrapped, millis(e.createdAt))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.epochs[e.id], k.current, k.last = e, e, e.id
+	return e, nil
+}
+
+// Rotate opens every epoch's key that is not open yet and makes a new epoch
+// when the current one's time is over. While the token is away it returns an
+// error and changes nothing.
+func (s *Store) Rotate(ctx context.Context) error {
+	s.keys.mu.Lock()
+	current := s.keys.current
+	ids := make([]int64, 0, len(s.keys.epochs))
+	for id := range s.keys.epochs {
+		ids = append(ids, id)
+	}
+	s.keys.mu.Unlock()
+	for _, id := range ids {
+		if _, err := s.epoch(ctx, id); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	if current == nil || s.now().Sub(current.createdAt) >= s.options.DataKeyLifetime {
+		_, err := s.newEpoch(ctx)
+		return err
+	}
+	return nil
+}
+
+// retireEpochs deletes the keys of past epochs that no open offer needs.
+func (s *Store) retireEpochs(ctx context.Context) error {
+	s.keys.mu.Lock()
+	var current int64
+	if s.keys.current != nil {
+		current = s.keys.current.id
+	}
+	s.keys.mu.Unlock()
+	needed := map[int64]bool{}
+	var gone []int64
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		if err := tx.Rows("SELECT DISTINCT epoch FROM offers WHERE due_at IS NOT NULL", nil, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			needed[id] = true
+			return err
+		}); err != nil {
+			return err
+		}
+		err := tx.Rows("SELECT id FROM epochs WHERE id < ?", []any{current}, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			if !needed[id] {
+				gone = append(gone, id)
+			}
+			return err
+		})
+		for _, id := range gone {
+			if _, err := tx.Exec("DELETE FROM epochs WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.keys.mu.Lock()
+	defer s.keys.mu.Unlock()
+	for _, id := range gone {
+		delete(s.keys.epochs, id)
+	}
+	return nil
+}
+
+// seal encrypts claims under a key of the offer's own and wraps that key.
+func (e *epochKey) seal(uuid [16]byte, claims []byte) (wrapped, sealed []byte, err error) {
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return nil, nil, err
+	}
+	defer clear(key[:])
+	if wrapped, err = encrypt(e.aead, key[:], uuid[:]); err != nil {
+		return nil, nil, err
+	}
+	aead, err := gcm(key[:])
+	if err != nil {
+		return nil, nil, err
+	}
+	sealed, err = encrypt(aead, claims, uuid[:])
+	return wrapped, sealed, err
+}
+
+// unseal returns an offer's claims.
+func (e *epochKey) unseal(uuid, wrapped, sealed []byte) ([]byte, error) {
+	key, err := decrypt(e.aead, wrapped, uuid)
+	if err != nil {
+		return nil, errors.New("the offer's key does not open: the row was changed")
+	}
+	defer clear(key)
+	aead, err := gcm(key)
+	if err != nil {
+		return nil, err
+	}
+	claims, err := decrypt(aead, sealed, uuid)
+	if err != nil {
+		return nil, errors.New("the offer's claims do not open: the row was changed")
+	}
+	return claims, nil
+}
+
+// transactionMAC is what stands in the row for a transaction code: six digits
+// cannot be guessed from it without the epoch's key.
+func (e *epochKey) transactionMAC(uuid []byte, code string) []byte {
+	mac := hmac.New(sha256.New, e.mac)
+	mac.Write(uuid)
+	mac.Write([]byte(code))
+	return mac.Sum(nil)
+}
+
+func gcm(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// encrypt returns nonce ‖ ciphertext ‖ tag.
+func encrypt(aead cipher.AEAD, plaintext, aad []byte) ([]byte, error) {
+	out := make([]byte, aead.NonceSize(), aead.NonceSize()+len(plaintext)+aead.Overhead())
+	if _, err := rand.Read(out); err != nil {
+		return nil, err
+	}
+	return aead.Seal(out, out, plaintext, aad), nil
+}
+
+func decrypt(aead cipher.AEAD, sealed, aad []byte) ([]byte, error) {
+	if len(sealed) < aead.NonceSize() {
+		return nil, errors.New("too short")
+	}
+	return aead.Open(nil, sealed[:aead.NonceSize()], sealed[aead.NonceSize():], aad)
+}

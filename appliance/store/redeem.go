@@ -1,0 +1,217 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"chancery/appliance/database"
+)
+
+// Redemption asks for an access token.
+type Redemption struct {
+	Code string
+	// TransactionCode is nil when the request had none.
+	TransactionCode *string
+	// Lifetime is the access token's.
+	Lifetime time.Duration
+	// Select, when set, is called with the offer's configurations once code and
+	// transaction code are right and before anything is spent. It returns those
+	// to be granted, and whether credential identifiers are given out for them.
+	// Its error is returned as it is.
+	Select func(offered []string) (granted []string, identified bool, err error)
+}
+
+// RedeemedToken is the answer to a [Redemption].
+type RedeemedToken struct {
+	// Offer is the offer's id.
+	Offer string
+	// Token is the access token.
+	Token   string
+	Granted []string
+	Expires time.Time
+}
+
+// offerRow is what a redemption reads.
+type offerRow struct {
+	id              int64
+	uuid            []byte
+	state           State
+	configurations  []string
+	expires         time.Time
+	codeHash, txMAC []byte
+	needsTx         bool
+	attemptsLeft    int64
+	epoch           int64
+}
+
+func (s *Store) offerByCode(ctx context.Context, code string) (offerRow, error) {
+	id, secret, ok := parseOpaque(code)
+	if !ok {
+		return offerRow{}, ErrCode
+	}
+	row := offerRow{id: id}
+	var (
+		configurations []byte
+		state, expires int64
+		found          bool
+	)
+	err := s.db.Read(ctx, func(r *database.Reader) (err error) {
+		found, err = r.Row("SELECT uuid, state, configurations, expires_at, code_hash, tx_mac, tx_code IS NOT NULL, attempts_left, coalesce(epoch, 0) FROM offers WHERE id = ?", []any{id},
+			[]any{&row.uuid, &state, &configurations, &expires, &row.codeHash, &row.txMAC, &row.needsTx, &row.attemptsLeft, &row.epoch})
+		return err
+	})
+	if err != nil {
+		return row, err
+	}
+	if !found || !same(row.codeHash, secret.hash()) {
+		return row, ErrCode
+	}
+	row.state, row.expires = State(state), timeOf(expires)
+	return row, json.Unmarshal(configurations, &row.configurations)
+}
+
+// Redeem exchanges a pre-authorized code for an access token (promise P4).
+//
+// What reads comes first and spends nothing. The decision is one conditional
+// UPDATE in the writer's transaction: it names every condition again, and who
+// changes the row wins; the token is handed out after the commit is durable. A
+// wrong transaction code is counted by an UPDATE of its own, which locks and
+// shreds the offer at the cap.
+//
+// Errors: [ErrCode], [ErrTransactionCodeMissing], [ErrTransactionCodeUnexpected],
+// [ErrTransactionCodeWrong], [ErrKeyAway], or what Select returned.
+func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error) {
+	row, err := s.offerByCode(ctx, r.Code)
+	if err != nil {
+		return RedeemedToken{}, err
+	}
+	now := s.now()
+	if row.state != Made && row.state != Fetched {
+		if row.state == Redeemed || row.state == Issued {
+			s.noteReplay(ctx, row, now)
+		}
+		return RedeemedToken{}, ErrCode
+	}
+	if !now.Before(row.expires) {
+		return RedeemedToken{}, ErrCode
+	}
+	switch {
+	case row.needsTx && r.TransactionCode == nil:
+		return RedeemedToken{}, ErrTransactionCodeMissing
+	case !row.needsTx && r.TransactionCode != nil:
+		return RedeemedToken{}, ErrTransactionCodeUnexpected
+	case row.needsTx:
+		epoch, err := s.epoch(ctx, row.epoch)
+		if err != nil {
+			return RedeemedToken{}, err
+		}
+		if !same(row.txMAC, epoch.transactionMAC(row.uuid, *r.TransactionCode)) {
+			return RedeemedToken{}, s.countWrong(ctx, row, now)
+		}
+	}
+	granted, identified := row.configurations, false
+	if r.Select != nil {
+		if granted, identified, err = r.Select(row.configurations); err != nil {
+			return RedeemedToken{}, err
+		}
+	}
+	return s.spend(ctx, row, granted, identified, now, r.Lifetime)
+}
+
+// spend is the one conditional UPDATE.
+func (s *Store) spend(ctx context.Context, row offerRow, granted []string, identified bool, now time.Time, lifetime time.Duration) (RedeemedToken, error) {
+	pending, err := bits(row.configurations, granted)
+	if err != nil {
+		return RedeemedToken{}, err
+	}
+	token, err := newSecret()
+	if err != nil {
+		return RedeemedToken{}, err
+	}
+	expires := now.Add(lifetime)
+	id := formatUUID(row.uuid)
+	err = s.db.Write(ctx, func(tx *database.Tx) error {
+		n, err := tx.Exec(`UPDATE offers SET state = 2, redeemed_at = ?, due_at = ?, token_hash = ?, token_expires = ?, identified = ?, pending = ?, tx_mac = NULL
+			WHERE id = ? AND state IN (0, 1) AND code_hash = ? AND tx_mac IS ? AND (tx_mac IS NULL OR attempts_left > 0) AND expires_at > ?`,
+			millis(now), millis(expires), token.hash(), millis(expires), identified, pending,
+			row.id, row.codeHash, row.txMAC, millis(now))
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return ErrCode // somebody else was first, or it ended meanwhile
+		}
+		return s.record(tx, Event{Time: now, Kind: "offer.redeemed", Actor: "wallet", Subject: id})
+	})
+	if err != nil {
+		return RedeemedToken{}, err
+	}
+	s.outbox.wake()
+	return RedeemedToken{Offer: id, Token: opaque(row.id, token), Granted: granted, Expires: expires}, nil
+}
+
+// bits returns the set of granted configurations.
+func bits(offered, granted []string) (set int64, err error) {
+	for _, g := range granted {
+		found := false
+		for i, o := range offered {
+			if o == g {
+				set |= 1 << i
+				found = true
+			}
+		}
+		if !found {
+			return 0, fmt.Errorf("a configuration was granted that was not offered: %w", ErrNotGranted)
+		}
+	}
+	if set == 0 {
+		return 0, fmt.Errorf("nothing was granted: %w", ErrNotGranted)
+	}
+	return set, nil
+}
+
+// countWrong takes one attempt from the offer; the last one locks it.
+func (s *Store) countWrong(ctx context.Context, row offerRow, now time.Time) error {
+	id := formatUUID(row.uuid)
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		var left int64
+		found, err := tx.Row("UPDATE offers SET attempts_left = attempts_left - 1 WHERE id = ? AND state IN (0, 1) AND attempts_left > 0 RETURNING attempts_left", []any{row.id}, []any{&left})
+		if err != nil || !found {
+			return err // not found: it ended meanwhile, and the answer is the same
+		}
+		if left > 0 {
+			return nil
+		}
+		if _, err := end(tx, row.id, Locked, now, "state IN (0, 1)"); err != nil {
+			return err
+		}
+		return s.record(tx, Event{Time: now, Kind: "offer.locked", Actor: "wallet", Subject: id})
+	})
+	if err != nil {
+		return err
+	}
+	s.outbox.wake()
+	return ErrTransactionCodeWrong
+}
+
+// noteReplay raises an alarm, once an offer: somebody who knows the code came
+// after it was spent. The token stays, or every racing wallet could take the
+// winner's credential away.
+func (s *Store) noteReplay(ctx context.Context, row offerRow, now time.Time) {
+	id := formatUUID(row.uuid)
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		n, err := tx.Exec("UPDATE offers SET replays = 1 WHERE id = ? AND replays = 0", row.id)
+		if err != nil || n == 0 {
+			return err
+		}
+		return s.record(tx, Event{Time: now, Kind: "offer.replayed", Actor: "wallet", Subject: id})
+	})
+	if err != nil {
+		s.log.Error("a replay could not be recorded", "error", err)
+		return
+	}
+	s.log.Warn("a spent code was sent again", "offer", id)
+	s.outbox.wake()
+}

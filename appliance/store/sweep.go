@@ -1,0 +1,221 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"chancery/appliance/database"
+)
+
+// sweepLimit is how many rows one transaction of the sweeper changes.
+const sweepLimit = 200
+
+// Sweep ends what is due and shreds its claims, deletes records past their
+// retention and epochs that nobody needs, and moves what was deleted out of the
+// write-ahead log.
+func (s *Store) Sweep(ctx context.Context) error {
+	s.flushFetched(ctx)
+	ended := 0
+	for {
+		n, err := s.expire(ctx)
+		if err != nil {
+			return err
+		}
+		ended += n
+		if n < sweepLimit {
+			break
+		}
+	}
+	if err := s.retain(ctx); err != nil {
+		return err
+	}
+	s.keys.mu.Lock()
+	current := s.keys.current
+	s.keys.mu.Unlock()
+	// An offer may still be on its way into an epoch that was replaced just now.
+	if current != nil && s.now().Sub(current.createdAt) > time.Minute {
+		if err := s.retireEpochs(ctx); err != nil {
+			return err
+		}
+	}
+	if ended > 0 {
+		s.outbox.wake()
+		s.log.Info("offers expired", "count", ended)
+	}
+	return s.db.Flush(ctx)
+}
+
+// due is an offer whose time is over.
+type due struct {
+	id     int64
+	uuid   []byte
+	issued bool
+}
+
+// expire ends up to sweepLimit offers whose code or token has run out. One with
+// a credential already counts as issued.
+func (s *Store) expire(ctx context.Context) (int, error) {
+	var rows []due
+	now := s.now()
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		rows = nil
+		err := tx.Rows(`SELECT id, uuid, EXISTS (SELECT 1 FROM credentials WHERE offer = offers.id) FROM offers WHERE due_at IS NOT NULL AND due_at <= ? ORDER BY due_at LIMIT ?`,
+			[]any{millis(now), sweepLimit}, func(scan func(...any) error) error {
+				var d due
+				err := scan(&d.id, &d.uuid, &d.issued)
+				rows = append(rows, d)
+				return err
+			})
+		if err != nil {
+			return err
+		}
+		for _, d := range rows {
+			state, kind := Expired, "offer.expired"
+			if d.issued {
+				state, kind = Issued, "offer.issued"
+			}
+			if _, err := end(tx, d.id, state, now, "state IN (0, 1, 2)"); err != nil {
+				return err
+			}
+			if err := s.record(tx, Event{Time: now, Kind: kind, Actor: "appliance", Subject: formatUUID(d.uuid)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return len(rows), err
+}
+
+// retain deletes finished offers and sent events past their retention. Both
+// tables grow in time's order, so only their oldest rows are looked at; the
+// newest event stays, because the next one's number follows it.
+func (s *Store) retain(ctx context.Context) error {
+	cutoff := millis(s.now().Add(-s.options.Retention))
+	for {
+		var n int64
+		err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
+			if n, err = tx.Exec(`DELETE FROM offers WHERE id IN (SELECT id FROM (SELECT id, finished_at FROM offers ORDER BY id LIMIT 5000)
+				WHERE finished_at > 0 AND finished_at < ? LIMIT ?)`, cutoff, sweepLimit); err != nil {
+				return err
+			}
+			m, err := tx.Exec(`DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, time FROM outbox ORDER BY seq LIMIT ?)
+				WHERE time < ? AND seq <= (SELECT sent FROM meta) AND seq < (SELECT max(seq) FROM outbox))`, sweepLimit, cutoff)
+			n = max(n, m)
+			return err
+		})
+		if err != nil || n < sweepLimit {
+			return err
+		}
+	}
+}
+
+// startOver gives a restored database a new source; see [Store.Drain].
+func (s *Store) startOver(ctx context.Context) error {
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return err
+	}
+	source, now := hex.EncodeToString(id[:]), s.now()
+	var base int64
+	var cancelled []due
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		cancelled = nil
+		err := tx.Rows("SELECT id, uuid FROM offers WHERE due_at IS NOT NULL", nil, func(scan func(...any) error) error {
+			var d due
+			err := scan(&d.id, &d.uuid)
+			cancelled = append(cancelled, d)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Row("SELECT sent FROM meta WHERE id = 1", nil, []any{&base}); err != nil {
+			return err
+		}
+		if _, err := tx.Exec("UPDATE meta SET source = ?, source_base = ? WHERE id = 1", source, base); err != nil {
+			return err
+		}
+		for _, d := range cancelled {
+			if _, err := end(tx, d.id, Cancelled, now, "state IN (0, 1, 2)"); err != nil {
+				return err
+			}
+			if err := s.record(tx, Event{Time: now, Kind: "offer.cancelled", Actor: "appliance", Subject: formatUUID(d.uuid), Detail: map[string]string{"reason": "restored"}}); err != nil {
+				return err
+			}
+		}
+		return s.record(tx, Event{Time: now, Kind: "database.restored", Actor: "appliance", Detail: map[string]string{"cancelled": fmt.Sprint(len(cancelled))}})
+	})
+	if err != nil {
+		return err
+	}
+	s.outbox.mu.Lock()
+	s.outbox.source, s.outbox.base = source, base
+	s.outbox.mu.Unlock()
+	s.log.Warn("chancery.db is an older copy: open offers were cancelled, the outbox goes on under a new name", "cancelled", len(cancelled))
+	s.outbox.wake()
+	return nil
+}
+
+// Run does the store's own work until ctx ends: it keeps data keys open and
+// fresh, sweeps, and drains the outbox.
+func (s *Store) Run(ctx context.Context, send Sender) {
+	sweep := time.NewTicker(20 * time.Second)
+	defer sweep.Stop()
+	rotate := time.NewTicker(5 * time.Second)
+	defer rotate.Stop()
+	flush := time.NewTicker(500 * time.Millisecond)
+	defer flush.Stop()
+	// A short pause after each drain gathers events into one message.
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	s.tell(ctx, "data keys", s.Rotate(ctx))
+	s.tell(ctx, "sweep", s.Sweep(ctx))
+	draining := true
+	for {
+		var signal chan struct{}
+		if !draining {
+			signal = s.outbox.signal
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-sweep.C:
+			s.tell(ctx, "sweep", s.Sweep(ctx))
+		case <-rotate.C:
+			s.tell(ctx, "data keys", s.Rotate(ctx))
+		case <-flush.C:
+			s.flushFetched(ctx)
+		case <-signal:
+			draining = true
+			pause.Reset(100 * time.Millisecond)
+		case <-pause.C:
+			draining = false
+			if err := s.Drain(ctx, send); err != nil {
+				s.tell(ctx, "outbox", err)
+				draining = true
+				pause.Reset(time.Second)
+			}
+		}
+	}
+}
+
+func (s *Store) tell(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("will be tried again", "what", what, "error", err)
+	}
+}
+
+// Backlog returns how many events the audit log does not have yet.
+func (s *Store) Backlog(ctx context.Context) (n int64, err error) {
+	s.outbox.mu.Lock()
+	sent := s.outbox.sent
+	s.outbox.mu.Unlock()
+	err = s.db.Read(ctx, func(r *database.Reader) error {
+		_, err := r.Row("SELECT coalesce(max(seq), 0) - ? FROM outbox", []any{sent}, []any{&n})
+		return err
+	})
+	return max(n, 0), err
+}
