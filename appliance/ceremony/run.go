@@ -1,0 +1,358 @@
+package ceremony
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"chancery/appliance/audit"
+	"chancery/appliance/signer/registry"
+	"chancery/appliance/signer/wire"
+	"chancery/hsm"
+	"chancery/issuance/did"
+	"chancery/issuance/iaca"
+)
+
+// Deps are what a ceremony works on. The token has its existing keys loaded.
+type Deps struct {
+	Token    *hsm.Token
+	Log      *audit.Log
+	Registry *registry.Registry
+	Now      time.Time
+	// Spool is the folder for the transcript.
+	Spool string
+}
+
+// Result is what was made.
+type Result struct {
+	// Text is the printable transcript.
+	Text string
+	// Keys are the new labels.
+	Keys []string
+	// Transcript and Outputs are the files that were written.
+	Transcript string
+	Outputs    []string
+}
+
+// act is a ceremony under way.
+type act struct {
+	Deps
+	plan     *Plan
+	planHash string
+	// made holds the new keys' records in order, refs what to destroy on failure.
+	made  []registry.Key
+	refs  []hsm.KeyRef
+	crls  []registry.CRL
+	files map[string][]byte // name → content
+	open  map[string]*os.File
+}
+
+// Run carries out the plan in planPath. On failure nothing was recorded and the
+// new keys were destroyed; if that failed too the error names them.
+func Run(ctx context.Context, planPath string, deps Deps) (*Result, error) {
+	data, err := os.ReadFile(planPath)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := ParsePlan(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", planPath, err)
+	}
+	if !filepath.IsAbs(plan.Output) {
+		plan.Output = filepath.Join(filepath.Dir(planPath), plan.Output)
+	}
+	labels, err := deps.Token.Labels()
+	if err != nil {
+		return nil, err
+	}
+	if err := plan.against(deps.Registry, labels); err != nil {
+		return nil, fmt.Errorf("%s: %w", planPath, err)
+	}
+	sum := sha256.Sum256(data)
+	a := &act{Deps: deps, plan: plan, planHash: hex.EncodeToString(sum[:]), files: map[string][]byte{}, open: map[string]*os.File{}}
+	result, err := a.run(ctx)
+	if err != nil {
+		return nil, errors.Join(err, a.undo(ctx))
+	}
+	return result, nil
+}
+
+// transcriptName is the transcript's file in the spool.
+func (a *act) transcriptName() string {
+	return filepath.Join(a.Spool, "ceremony-"+a.Now.UTC().Format("20060102T150405Z")+".txt")
+}
+
+func (a *act) run(ctx context.Context) (*Result, error) {
+	if err := a.reserve(); err != nil {
+		return nil, err
+	}
+	for _, k := range a.plan.Keys {
+		record, err := a.Token.Generate(ctx, hsm.KeySpec{Label: k.Label, Algorithm: k.Algorithm})
+		if err != nil {
+			return nil, err
+		}
+		a.refs = append(a.refs, record.KeyRef)
+		made, err := a.complete(k, record)
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %w", k.Label, err)
+		}
+		a.made = append(a.made, made)
+	}
+	text, err := a.transcript()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.record(ctx, text); err != nil {
+		return nil, err
+	}
+	result := &Result{Text: text, Transcript: a.transcriptName()}
+	for _, k := range a.made {
+		result.Keys = append(result.Keys, k.Label)
+		a.Registry.Keys[k.Label] = k
+	}
+	a.files[a.transcriptName()] = []byte(text)
+	if err := a.checkpoint(ctx); err != nil {
+		return nil, a.afterRecord(err)
+	}
+	if result.Outputs, err = a.write(); err != nil {
+		return nil, a.afterRecord(err)
+	}
+	return result, nil
+}
+
+// afterRecord is an error that comes too late to undo the ceremony.
+func (a *act) afterRecord(err error) error {
+	a.refs = nil // they are recorded: they stay
+	return fmt.Errorf("the keys are made and recorded, but: %w: what is missing can be read with \"chancery-signer keys\"", err)
+}
+
+// outputs lists the files that the plan gives.
+func (a *act) outputs() []string {
+	var names []string
+	for _, k := range a.plan.Keys {
+		switch k.Purpose {
+		case wire.PurposeIACA:
+			names = append(names, k.Label+".pem", k.Label+".crl")
+		case wire.PurposeDID:
+			names = append(names, k.Label+".did.json")
+		case wire.PurposeCheckpoint:
+			names = append(names, "checkpoint.vkey")
+		case wire.PurposeSealing:
+		default:
+			names = append(names, k.Label+".pem")
+		}
+	}
+	return names
+}
+
+// reserve creates every output, empty, so that one that exists stops the
+// ceremony before it makes anything.
+func (a *act) reserve() error {
+	if err := os.MkdirAll(a.plan.Output, 0o755); err != nil {
+		return err
+	}
+	paths := []string{a.transcriptName()}
+	for _, name := range a.outputs() {
+		paths = append(paths, filepath.Join(a.plan.Output, name))
+	}
+	for _, path := range paths {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("output %s: %w: nothing is overwritten, move it away", path, err)
+		}
+		a.open[path] = f
+	}
+	return nil
+}
+
+// undo destroys the new keys and removes the empty outputs.
+func (a *act) undo(ctx context.Context) error {
+	var problems []error
+	for _, ref := range a.refs {
+		if err := a.Token.Destroy(ctx, ref); err != nil {
+			problems = append(problems, fmt.Errorf("key %q is in the token, in no log, and could not be destroyed: destroy it with the vendor's tool: %w", ref.Label, err))
+		}
+	}
+	for path, f := range a.open {
+		f.Close()
+		if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+			os.Remove(path)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// complete gives a new key its certificate, CRL, DID or checkpoint name.
+func (a *act) complete(k PlannedKey, record hsm.KeyRecord) (registry.Key, error) {
+	made := registry.Key{Label: k.Label, Purpose: k.Purpose, Algorithm: k.Algorithm, ID: record.ID, Profile: k.Profile, Attributes: record.Attributes, Anchor: k.Under}
+	if record.Public == nil {
+		return made, nil
+	}
+	var err error
+	if made.PublicKey, err = x509.MarshalPKIXPublicKey(record.Public); err != nil {
+		return made, err
+	}
+	switch k.Purpose {
+	case wire.PurposeDID:
+		return made, a.completeDID(&made, record)
+	case wire.PurposeCheckpoint:
+		vkey, err := audit.VerifierKey(a.Log.Origin(), record.Public)
+		a.files["checkpoint.vkey"] = []byte(vkey + "\n")
+		return made, err
+	}
+	return made, a.completeCertificate(k, &made, record)
+}
+
+func (a *act) completeDID(made *registry.Key, record hsm.KeyRecord) error {
+	id, err := did.Web(a.plan.Issuer)
+	if err != nil {
+		return err
+	}
+	keyID, err := did.WebKeyID(id, record.Public)
+	if err != nil {
+		return err
+	}
+	document, err := did.WebDocument(id, a.plan.Issuer, []did.WebKey{{ID: keyID, Public: record.Public}})
+	if err != nil {
+		return err
+	}
+	made.DID, made.KeyID, made.Document = id, keyID, document
+	a.files[made.Label+".did.json"] = append(document, '\n')
+	return nil
+}
+
+func (a *act) completeCertificate(k PlannedKey, made *registry.Key, record hsm.KeyRecord) error {
+	issuerLabel := k.Under
+	if k.Purpose == wire.PurposeIACA {
+		issuerLabel = k.Label
+	}
+	signer, err := a.Token.MessageSigner(issuerLabel)
+	if err != nil {
+		return err
+	}
+	parent, err := a.parent(k)
+	if err != nil {
+		return err
+	}
+	from, until := k.period(a.Now)
+	if parent != nil {
+		if from.Before(parent.NotBefore) {
+			from = parent.NotBefore
+		}
+		if until.After(parent.NotAfter) {
+			return fmt.Errorf("days: its %d days outlast the IACA %q, which ends on %s", k.Days, k.Under, parent.NotAfter.Format(time.DateOnly))
+		}
+	}
+	der, err := iaca.Create(iaca.Plan{
+		Profile:   certified[k.Purpose],
+		Subject:   iaca.Name{Country: a.plan.Country, State: a.plan.State, Organization: a.plan.Organization, CommonName: k.CommonName},
+		NotBefore: from, NotAfter: until, ContactEmail: a.plan.ContactEmail, ContactURL: a.plan.ContactURL,
+		CRL: a.crlURL(issuerLabel), IssuerURL: a.plan.Issuer,
+	}, parent, record.Public, signer)
+	if err != nil {
+		return err
+	}
+	made.Chain = [][]byte{der}
+	a.files[k.Label+".pem"] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if k.Purpose != wire.PurposeIACA {
+		return nil
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	crl, err := iaca.CreateCRL(root, signer, 1, nil, from, a.Now.UTC().AddDate(0, 0, a.plan.CRLDays).Truncate(time.Second))
+	if err != nil {
+		return err
+	}
+	a.crls = append(a.crls, registry.CRL{Issuer: k.Label, Number: 1, DER: crl, URL: a.crlURL(k.Label)})
+	a.files[k.Label+".crl"] = crl
+	return nil
+}
+
+// crlURL is where chanceryd serves an IACA's CRL.
+func (a *act) crlURL(label string) string { return a.plan.Issuer + "/crl/" + label + ".crl" }
+
+// parent returns the certificate of the IACA that certifies a key.
+func (a *act) parent(k PlannedKey) (*x509.Certificate, error) {
+	if k.Under == "" {
+		return nil, nil
+	}
+	for _, made := range a.made {
+		if made.Label == k.Under {
+			return x509.ParseCertificate(made.Chain[0])
+		}
+	}
+	existing := a.Registry.Keys[k.Under]
+	if len(existing.Chain) == 0 {
+		return nil, fmt.Errorf("under: %q has no certificate", k.Under)
+	}
+	return x509.ParseCertificate(existing.Chain[0])
+}
+
+// record appends everything in one durable write.
+func (a *act) record(ctx context.Context, text string) error {
+	var leaves [][]byte
+	var labels []string
+	for _, k := range a.made {
+		leaf, err := registry.KeyEntry(k, a.Now)
+		if err != nil {
+			return err
+		}
+		leaves, labels = append(leaves, leaf), append(labels, k.Label)
+	}
+	for _, c := range a.crls {
+		leaf, err := registry.CRLEntry(c, a.Now)
+		if err != nil {
+			return err
+		}
+		leaves = append(leaves, leaf)
+	}
+	sum := sha256.Sum256([]byte(text))
+	leaf, err := registry.TranscriptEntry(registry.Transcript{Plan: a.planHash, Text: hex.EncodeToString(sum[:]), Keys: labels}, a.Now)
+	if err != nil {
+		return err
+	}
+	_, err = a.Log.Append(ctx, append(leaves, leaf)...)
+	return err
+}
+
+// checkpoint signs the log as it is now, when there is a checkpoint key.
+func (a *act) checkpoint(ctx context.Context) error {
+	key, err := a.Registry.Sole(wire.PurposeCheckpoint)
+	if err != nil {
+		return nil // a later ceremony makes it; the signer does not start without
+	}
+	signer, err := registry.NoteSigner(a.Token, key, a.Log.Origin())
+	if err != nil {
+		return err
+	}
+	_, err = a.Log.Checkpoint(ctx, signer)
+	return err
+}
+
+// write fills the reserved outputs and syncs them.
+func (a *act) write() ([]string, error) {
+	var written []string
+	for path, f := range a.open {
+		content, has := a.files[path]
+		if !has {
+			content = a.files[filepath.Base(path)]
+		}
+		if _, err := f.Write(content); err != nil {
+			return written, err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return written, err
+		}
+		written = append(written, path)
+	}
+	return written, nil
+}

@@ -1,0 +1,366 @@
+// Package iaca makes and lints the issuing authority's certificates and CRLs:
+// ISO/IEC 18013-5 Annex B and what the field's verifiers demand beyond it.
+//
+// A certificate is linted before it is signed: the same to-be-signed structure
+// is signed by a throw-away key of the same kind, that certificate is linted,
+// and only then does the real key sign. What was signed is compared with what
+// was linted, and linted again.
+package iaca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha1" // RFC 5280 §4.2.1.2 method 1: an identifier, not a signature
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Profile is a certificate's kind.
+type Profile string
+
+// The profiles.
+const (
+	// Root is the IACA root certificate (Annex B.1.1).
+	Root Profile = "iaca"
+	// DocumentSigner signs mdocs (Annex B.1.4).
+	DocumentSigner Profile = "document-signer"
+	// CredentialSigner signs SD-JWT VCs (SD-JWT VC draft 13 §3.5, HAIP §6.1.1).
+	CredentialSigner Profile = "credential-signer"
+	// StatusSigner signs status lists (second edition Annex B.9).
+	StatusSigner Profile = "status-signer"
+	// MetadataSigner signs issuer metadata (OpenID4VCI 1.0 §12.2.3, HAIP §4.1).
+	MetadataSigner Profile = "metadata-signer"
+)
+
+// longest is each profile's longest validity.
+var longest = map[Profile]time.Duration{
+	Root:             7300 * 24 * time.Hour, // 20 years; the strictest verifier counts 365 days each
+	DocumentSigner:   457 * 24 * time.Hour,
+	CredentialSigner: 457 * 24 * time.Hour,
+	StatusSigner:     1187 * 24 * time.Hour,
+	MetadataSigner:   457 * 24 * time.Hour,
+}
+
+// Object identifiers (iso(1) standard(0) driving-licence(18013) part 5).
+var (
+	oidDocumentSigner = asn1.ObjectIdentifier{1, 0, 18013, 5, 1, 2}
+	oidExtKeyUsage    = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidIssuerAltName  = asn1.ObjectIdentifier{2, 5, 29, 18}
+)
+
+// Name is a distinguished name.
+type Name struct {
+	// Country is ISO 3166-1 alpha-2, upper case.
+	Country string
+	// State is ISO 3166-2, for instance "US-UT"; when the root has one, every
+	// certificate below must have the same.
+	State string
+	// Organization and CommonName are for people.
+	Organization, CommonName string
+}
+
+// Plan is what goes into a certificate.
+type Plan struct {
+	Profile Profile
+	Subject Name
+	// NotBefore and NotAfter are cut to whole seconds.
+	NotBefore, NotAfter time.Time
+	// ContactEmail and ContactURL are the issuer's (issuerAltName); one is needed.
+	ContactEmail, ContactURL string
+	// CRL is the URL of the IACA's CRL.
+	CRL string
+	// IssuerURL is the Credential Issuer Identifier; a credential or metadata
+	// signer carries it, and its host, as subjectAltName.
+	IssuerURL string
+}
+
+// Create makes a certificate for public, signed by signer: the root's own key
+// (parent nil), or the parent's. The signer is a crypto.MessageSigner, so that a token hashes
+// by itself. Nothing is signed that the linter would refuse.
+func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) ([]byte, error) {
+	template, err := plan.template(public)
+	if err != nil {
+		return nil, err
+	}
+	issuerTemplate := parent
+	if parent == nil {
+		issuerTemplate = template
+	}
+	algorithm, err := signatureAlgorithm(signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	template.SignatureAlgorithm = algorithm
+	trial, err := trial(template, parent, public)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse(LintCertificate(trial, plan.Profile, parent)); err != nil {
+		return nil, fmt.Errorf("the certificate would not be right: %w", err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuerTemplate, public, signer)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate: %w", err)
+	}
+	if err := same(trial, der, parent == nil); err != nil {
+		return nil, err
+	}
+	if err := refuse(LintCertificate(der, plan.Profile, parent)); err != nil {
+		return nil, fmt.Errorf("the signed certificate is not right: %w", err)
+	}
+	return der, nil
+}
+
+// trial signs the same template with a throw-away key. For a root the
+// throw-away key stands in for the root's own; below, the issuer's name and key
+// identifier are the real ones.
+func trial(template *x509.Certificate, parent *x509.Certificate, public crypto.PublicKey) ([]byte, error) {
+	model := public
+	if parent != nil {
+		model = parent.PublicKey
+	}
+	throwAway, err := sameKind(model)
+	if err != nil {
+		return nil, err
+	}
+	if parent == nil {
+		copied := *template
+		if copied.SubjectKeyId, err = KeyIdentifier(throwAway.Public()); err != nil {
+			return nil, err
+		}
+		return x509.CreateCertificate(rand.Reader, &copied, &copied, throwAway.Public(), throwAway)
+	}
+	stand := *parent
+	stand.PublicKey = throwAway.Public()
+	return x509.CreateCertificate(rand.Reader, template, &stand, public, throwAway)
+}
+
+func sameKind(public crypto.PublicKey) (crypto.Signer, error) {
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.GenerateKey(key.Curve, rand.Reader)
+	case ed25519.PublicKey:
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return private, err
+	}
+	return nil, fmt.Errorf("a %T cannot be in these certificates: use a NIST curve", public)
+}
+
+// same compares what was linted with what was signed: everything but what the
+// throw-away key itself put in must be the same bytes.
+func same(trial, der []byte, root bool) error {
+	a, err := x509.ParseCertificate(trial)
+	if err != nil {
+		return err
+	}
+	b, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	if !root {
+		if !bytes.Equal(a.RawTBSCertificate, b.RawTBSCertificate) {
+			return errors.New("what was signed is not what was linted")
+		}
+		return nil
+	}
+	if !bytes.Equal(a.RawSubject, b.RawSubject) || !bytes.Equal(a.RawIssuer, b.RawIssuer) || a.SerialNumber.Cmp(b.SerialNumber) != 0 ||
+		!a.NotBefore.Equal(b.NotBefore) || !a.NotAfter.Equal(b.NotAfter) || len(a.Extensions) != len(b.Extensions) {
+		return errors.New("what was signed is not what was linted")
+	}
+	for i, e := range a.Extensions {
+		o := b.Extensions[i]
+		if !e.Id.Equal(o.Id) || e.Critical != o.Critical || !bytes.Equal(e.Value, o.Value) && !e.Id.Equal(oidSubjectKeyID) {
+			return fmt.Errorf("extension %v was signed otherwise than linted", e.Id)
+		}
+	}
+	return nil
+}
+
+// signatureAlgorithm pairs the signer's curve with its hash.
+func signatureAlgorithm(public crypto.PublicKey) (x509.SignatureAlgorithm, error) {
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		switch key.Curve.Params().BitSize {
+		case 256:
+			return x509.ECDSAWithSHA256, nil
+		case 384:
+			return x509.ECDSAWithSHA384, nil
+		case 521:
+			return x509.ECDSAWithSHA512, nil
+		}
+	}
+	return 0, errors.New("certificates are signed with P-256, P-384 or P-521")
+}
+
+// KeyIdentifier returns the SHA-1 of the public key's bits (RFC 5280 §4.2.1.2
+// method 1), as Annex B wants it.
+func KeyIdentifier(public crypto.PublicKey) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	bits, err := publicKeyBits(spki)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha1.Sum(bits)
+	return sum[:], nil
+}
+
+func publicKeyBits(spki []byte) ([]byte, error) {
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Bits      asn1.BitString
+	}
+	if rest, err := asn1.Unmarshal(spki, &info); err != nil || len(rest) > 0 {
+		return nil, errors.New("the public key is malformed")
+	}
+	return info.Bits.RightAlign(), nil
+}
+
+// SerialNumber returns 159 random bits with the lowest never all zero: positive,
+// at most 20 octets, unpredictable.
+func SerialNumber() (*big.Int, error) {
+	for {
+		b := make([]byte, 20)
+		if _, err := rand.Read(b); err != nil {
+			return nil, err
+		}
+		b[0] &= 0x7f
+		if b[0] >= 0x40 { // always 20 octets long
+			return new(big.Int).SetBytes(b), nil
+		}
+	}
+}
+
+// template builds what crypto/x509 signs.
+func (p Plan) template(public crypto.PublicKey) (*x509.Certificate, error) {
+	serial, err := SerialNumber()
+	if err != nil {
+		return nil, err
+	}
+	identifier, err := KeyIdentifier(public)
+	if err != nil {
+		return nil, err
+	}
+	name := pkix.Name{Country: []string{p.Subject.Country}, CommonName: p.Subject.CommonName}
+	if p.Subject.State != "" {
+		name.Province = []string{p.Subject.State}
+	}
+	if p.Subject.Organization != "" {
+		name.Organization = []string{p.Subject.Organization}
+	}
+	t := &x509.Certificate{
+		SerialNumber: serial, Subject: name, NotBefore: p.NotBefore.UTC().Truncate(time.Second), NotAfter: p.NotAfter.UTC().Truncate(time.Second),
+		SubjectKeyId: identifier, KeyUsage: x509.KeyUsageDigitalSignature,
+	}
+	if p.CRL != "" {
+		t.CRLDistributionPoints = []string{p.CRL}
+	}
+	alternative, err := p.issuerAltName()
+	if err != nil {
+		return nil, err
+	}
+	t.ExtraExtensions = []pkix.Extension{alternative}
+	switch p.Profile {
+	case Root:
+		t.IsCA, t.BasicConstraintsValid, t.MaxPathLen, t.MaxPathLenZero = true, true, 0, true
+		t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	case DocumentSigner:
+		value, err := asn1.Marshal([]asn1.ObjectIdentifier{oidDocumentSigner})
+		if err != nil {
+			return nil, err
+		}
+		t.ExtraExtensions = append(t.ExtraExtensions, pkix.Extension{Id: oidExtKeyUsage, Critical: true, Value: value})
+	case CredentialSigner, MetadataSigner:
+		u, err := url.Parse(p.IssuerURL)
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+			return nil, fmt.Errorf("the issuer's URL %q must be https", p.IssuerURL)
+		}
+		t.URIs, t.DNSNames = []*url.URL{u}, []string{u.Hostname()}
+	case StatusSigner:
+	default:
+		return nil, fmt.Errorf("no profile %q", p.Profile)
+	}
+	return t, nil
+}
+
+// issuerAltName is the contact of the issuing authority, non-critical.
+func (p Plan) issuerAltName() (pkix.Extension, error) {
+	if p.ContactEmail == "" && p.ContactURL == "" {
+		return pkix.Extension{}, errors.New("the issuer's contact is missing: give an e-mail address or a URL")
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		if p.ContactEmail != "" {
+			b.AddASN1(cbasn1.Tag(1).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(p.ContactEmail)) })
+		}
+		if p.ContactURL != "" {
+			b.AddASN1(cbasn1.Tag(6).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(p.ContactURL)) })
+		}
+	})
+	value, err := b.Bytes()
+	if strings.IndexFunc(p.ContactEmail+p.ContactURL, func(r rune) bool { return r > 126 || r < 33 }) >= 0 {
+		return pkix.Extension{}, errors.New("the issuer's contact must be ASCII")
+	}
+	return pkix.Extension{Id: oidIssuerAltName, Value: value}, err
+}
+
+// Revoked is an entry of a CRL; there is no reason code in it (Annex B.10).
+type Revoked struct {
+	Serial *big.Int
+	Time   time.Time
+}
+
+// CreateCRL makes a full CRL of a root, linted before it is signed. number must
+// grow from list to list.
+func CreateCRL(root *x509.Certificate, signer crypto.Signer, number int64, revoked []Revoked, thisUpdate, nextUpdate time.Time) ([]byte, error) {
+	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: thisUpdate.UTC().Truncate(time.Second), NextUpdate: nextUpdate.UTC().Truncate(time.Second)}
+	for _, r := range revoked {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: r.Serial, RevocationTime: r.Time.UTC().Truncate(time.Second)})
+	}
+	algorithm, err := signatureAlgorithm(root.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	list.SignatureAlgorithm = algorithm
+	throwAway, err := sameKind(root.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	stand := *root
+	stand.PublicKey = throwAway.Public()
+	trial, err := x509.CreateRevocationList(rand.Reader, list, &stand, throwAway)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse(LintCRL(trial, root)); err != nil {
+		return nil, fmt.Errorf("the CRL would not be right: %w", err)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, root, signer)
+	if err != nil {
+		return nil, fmt.Errorf("sign CRL: %w", err)
+	}
+	a, errA := x509.ParseRevocationList(trial)
+	b, errB := x509.ParseRevocationList(der)
+	if errA != nil || errB != nil || !bytes.Equal(a.RawTBSRevocationList, b.RawTBSRevocationList) {
+		return nil, errors.New("what was signed is not what was linted")
+	}
+	if err := b.CheckSignatureFrom(root); err != nil {
+		return nil, fmt.Errorf("the signed CRL does not verify: %w", err)
+	}
+	return der, nil
+}
