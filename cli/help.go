@@ -13,6 +13,7 @@ func commands() []command {
 		offerCreate, offerList, offerShow, offerCancel, status,
 		walletAccept, verifyCommand,
 		auditVerify, auditProve, auditExport,
+		lintCert, lintCRL,
 		ceremonyCommand,
 		{name: "version", summary: "Print the version", set: func(*flag.FlagSet) func(*session, []string) error {
 			return func(s *session, args []string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -66,8 +67,20 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// writeGolden writes each golden credential to a file of its own.
+// writeGolden writes each golden credential to a file of its own, and a
+// revocation list as DER.
 func writeGolden(golden, dir string) error {
+	text, err := os.ReadFile(filepath.Join(golden, "crl-empty.hex"))
+	if err != nil {
+		return err
+	}
+	der, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "crl.der"), der, 0o600); err != nil {
+		return err
+	}
 	data, err := os.ReadFile(filepath.Join(golden, "credentials.json"))
 	if err != nil {
 		return err
