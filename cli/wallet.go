@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -105,15 +104,24 @@ func (f *walletFlags) accept(s *session, link string) error {
 	if err != nil {
 		return err
 	}
-	if f.out != "" {
-		if err := f.prepareOut(s.ctx, w, link); err != nil {
-			return err
-		}
-	}
-	result, err := w.Accept(s.ctx, link, f.txCode)
+	offer, err := w.Resolve(s.ctx, link)
 	if err != nil {
 		return err
 	}
+	if f.out != "" {
+		if err := f.prepareOut(offer); err != nil {
+			return err
+		}
+	}
+	result, err := w.Take(s.ctx, offer, f.txCode)
+	if err != nil {
+		return err
+	}
+	return f.finish(s, result, o)
+}
+
+// finish judges, keeps and shows what was issued.
+func (f *walletFlags) finish(s *session, result *wallet.Result, o verifier.Options) error {
 	good := true
 	var all []taken
 	for _, c := range result.Credentials {
@@ -144,11 +152,7 @@ func (f *walletFlags) accept(s *session, link string) error {
 }
 
 // prepareOut makes the folder and refuses to overwrite before the code is spent.
-func (f *walletFlags) prepareOut(ctx context.Context, w *wallet.Wallet, link string) error {
-	offer, err := w.Resolve(ctx, link)
-	if err != nil {
-		return err
-	}
+func (f *walletFlags) prepareOut(offer *wallet.Offer) error {
 	if err := os.MkdirAll(f.out, 0o700); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}

@@ -140,6 +140,11 @@ func (w *Wallet) Accept(ctx context.Context, link, txCode string) (*Result, erro
 	if err != nil {
 		return nil, err
 	}
+	return w.Take(ctx, offer, txCode)
+}
+
+// Take is [Wallet.Accept] for an offer that was resolved already.
+func (w *Wallet) Take(ctx context.Context, offer *Offer, txCode string) (*Result, error) {
 	metadata, err := w.metadata(ctx, offer)
 	if err != nil {
 		return nil, err
