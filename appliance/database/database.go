@@ -19,7 +19,7 @@ import (
 	"strconv"
 	"sync"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
 )
 
 // Schema is what a database file must be.
@@ -209,21 +209,21 @@ func Open(path string, schema Schema) (*DB, error) {
 func check(db *sql.DB, schema Schema) error {
 	var id int32
 	if err := db.QueryRow("PRAGMA application_id").Scan(&id); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return classify(err)
 	}
 	if id != schema.ApplicationID {
 		return fmt.Errorf("%w: application id %#x, not %#x", ErrForeign, id, schema.ApplicationID)
 	}
 	var mode string
 	if err := db.QueryRow("PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
-		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+		return classify(err)
 	}
 	if mode != "wal" {
 		return fmt.Errorf("%w: the journal mode is %q and cannot be changed to WAL", ErrReadOnly, mode)
 	}
 	var verdict string
 	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&verdict); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return classify(err)
 	}
 	if verdict != "ok" {
 		return fmt.Errorf("%w: %s: restore it from a backup", ErrDamaged, verdict)
@@ -231,10 +231,39 @@ func check(db *sql.DB, schema Schema) error {
 	return nil
 }
 
+// SQLite's primary result codes that say what to do.
+const (
+	codeReadOnly = 8
+	codeCorrupt  = 11
+	codeCantOpen = 14
+	codeNotADB   = 26
+)
+
+// classify tells a file that is damaged from one that only cannot be written:
+// the first needs a backup, the second another owner or mode.
+func classify(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case codeReadOnly, codeCantOpen:
+		return fmt.Errorf("%w: check who owns it and its folder, and their modes: %w", ErrReadOnly, err)
+	case codeCorrupt:
+		return fmt.Errorf("%w: restore it from a backup: %w", ErrDamaged, err)
+	case codeNotADB:
+		return fmt.Errorf("%w: %w", ErrForeign, err)
+	}
+	return err
+}
+
 // Path returns the file's path.
 func (db *DB) Path() string { return db.path }
 
-// Read calls fn with a view on the last commit. fn must not keep r.
+// Read calls fn with a reader that must not be kept. Each query sees the last
+// commit before it: where two answers must fit each other, ask in one query.
+// A query inside another one's loop takes a second of the four connections; at
+// worst four such callers wait for each other, so collect first, then ask.
 func (db *DB) Read(ctx context.Context, fn func(r *Reader) error) error {
 	select {
 	case <-db.closed:
@@ -259,6 +288,7 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 		return err
 	}
 	defer conn.Close()
+	conn.SetMaxOpenConns(1) // the pragma and the copy need the same connection
 	if _, err := conn.ExecContext(ctx, "PRAGMA query_only(0)"); err != nil {
 		return err
 	}

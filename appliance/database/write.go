@@ -12,7 +12,7 @@ import (
 type Tx struct {
 	conn       *sql.Conn
 	statements map[string]*sql.Stmt
-	dirty      bool // a SAVEPOINT is open
+	dirty      bool // the fn that runs has run a changing statement
 }
 
 // Write runs fn in a transaction and returns when its changes are durable.
@@ -98,6 +98,7 @@ func (tx *Tx) commit(group []*job) {
 
 func (tx *Tx) run(group []*job) error {
 	if err := tx.plain("BEGIN IMMEDIATE"); err != nil {
+		tx.plain("ROLLBACK") // should an earlier one have failed half-way
 		return fmt.Errorf("begin: %w", err)
 	}
 	written := false
@@ -105,27 +106,12 @@ func (tx *Tx) run(group []*job) error {
 		if j.err = j.ctx.Err(); j.err != nil {
 			continue
 		}
-		tx.dirty = false
-		j.err = j.fn(tx)
-		if !tx.dirty {
-			continue
+		changed, err := tx.one(j)
+		if err != nil {
+			tx.plain("ROLLBACK") // nothing to undo when SQLite did it already
+			return err
 		}
-		end := "RELEASE one"
-		if j.err != nil {
-			end = "ROLLBACK TO one"
-		} else {
-			written = true
-		}
-		if err := tx.plain(end); err != nil {
-			tx.plain("ROLLBACK")
-			return fmt.Errorf("%s: %w", end, err)
-		}
-		if j.err != nil {
-			if err := tx.plain("RELEASE one"); err != nil {
-				tx.plain("ROLLBACK")
-				return fmt.Errorf("release: %w", err)
-			}
-		}
+		written = written || changed
 	}
 	if !written {
 		return tx.plain("ROLLBACK")
@@ -136,6 +122,28 @@ func (tx *Tx) run(group []*job) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// one runs a caller's fn under a savepoint of its own. Some errors (a full disk,
+// an I/O error) make SQLite roll the whole transaction back by itself, whatever
+// statement met them; the savepoint is then gone, and its release, which fails,
+// is what tells. Without it the group's next statement would open and commit a
+// transaction of its own.
+func (tx *Tx) one(j *job) (changed bool, err error) {
+	if err := tx.plain("SAVEPOINT one"); err != nil {
+		return false, fmt.Errorf("savepoint: %w", err)
+	}
+	tx.dirty = false
+	j.err = j.fn(tx)
+	if j.err != nil && tx.dirty {
+		if err := tx.plain("ROLLBACK TO one"); err != nil {
+			return false, fmt.Errorf("%w (after: %w)", err, j.err)
+		}
+	}
+	if err := tx.plain("RELEASE one"); err != nil {
+		return false, fmt.Errorf("release: %w", errors.Join(err, j.err))
+	}
+	return tx.dirty && j.err == nil, nil
 }
 
 // plain runs a statement without arguments.
@@ -160,18 +168,6 @@ func (tx *Tx) prepare(query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
-// touch opens the savepoint that undoes this write alone.
-func (tx *Tx) touch() error {
-	if tx.dirty {
-		return nil
-	}
-	if err := tx.plain("SAVEPOINT one"); err != nil {
-		return err
-	}
-	tx.dirty = true
-	return nil
-}
-
 // Exec runs a changing statement and returns the number of rows it changed.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 	result, err := tx.exec(query, args)
@@ -191,9 +187,7 @@ func (tx *Tx) Insert(query string, args ...any) (int64, error) {
 }
 
 func (tx *Tx) exec(query string, args []any) (sql.Result, error) {
-	if err := tx.touch(); err != nil {
-		return nil, err
-	}
+	tx.dirty = true
 	s, err := tx.prepare(query)
 	if err != nil {
 		return nil, err
@@ -204,9 +198,7 @@ func (tx *Tx) exec(query string, args []any) (sql.Result, error) {
 // Row runs a query for one row, which may also change rows (… RETURNING), and
 // scans it. The result is false when there is none.
 func (tx *Tx) Row(query string, args, into []any) (bool, error) {
-	if err := tx.touch(); err != nil {
-		return false, err
-	}
+	tx.dirty = true
 	s, err := tx.prepare(query)
 	if err != nil {
 		return false, err
@@ -283,13 +275,22 @@ func eachRow(ctx context.Context, s *sql.Stmt, args []any, each func(scan func(i
 	return rows.Err()
 }
 
-// Flush moves the write-ahead log into the file as far as readers allow.
+// Flush moves the write-ahead log into the file and empties it, so that a copy
+// of the one file is complete. It fails when a reader or a writer holds it up
+// for longer than ten seconds.
 func (db *DB) Flush(ctx context.Context) error {
 	conn, err := sql.Open("sqlite", dsn(db.path, false))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_, err = conn.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
-	return err
+	conn.SetMaxOpenConns(1)
+	var busy, frames, moved int
+	if err := conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved); err != nil {
+		return fmt.Errorf("%s: the write-ahead log: %w", db.path, err)
+	}
+	if busy != 0 {
+		return fmt.Errorf("%s: the write-ahead log is in use, %d of its %d frames were moved: try again", db.path, moved, frames)
+	}
+	return nil
 }
