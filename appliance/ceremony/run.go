@@ -224,6 +224,9 @@ func (a *act) completeDID(made *registry.Key, record hsm.KeyRecord) error {
 		return err
 	}
 	made.DID, made.KeyID, made.Document = id, keyID, document
+	if made.Profile.Issuer == "" {
+		made.Profile.Issuer = id // whatever it signs, it signs in this name
+	}
 	a.files[made.Label+".did.json"] = append(document, '\n')
 	return nil
 }

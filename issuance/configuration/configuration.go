@@ -165,7 +165,9 @@ func LoadDir(dir string) ([]*Configuration, error) {
 
 type faults struct{ list []error }
 
-func (f *faults) add(format string, args ...any) { f.list = append(f.list, fmt.Errorf(format, args...)) }
+func (f *faults) add(format string, args ...any) {
+	f.list = append(f.list, fmt.Errorf(format, args...))
+}
 
 var (
 	idPattern     = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)

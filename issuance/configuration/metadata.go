@@ -29,7 +29,7 @@ func (c *Configuration) Metadata(algorithms []issuance.Algorithm) map[string]any
 		}
 	}
 	out := map[string]any{
-		"format":                                  string(c.Format),
+		"format": string(c.Format),
 		"credential_signing_alg_values_supported": signing,
 		"cryptographic_binding_methods_supported": c.BindingMethods(),
 		"proof_types_supported": map[string]any{
