@@ -95,7 +95,7 @@ func (c *counter) issue(r *http.Request) string {
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		c.t.Fatal(err)
 	}
-	proof, err := jose.ParseSigned(request.Proofs.JWT[0], []jose.SignatureAlgorithm{jose.ES256})
+	proof, err := jose.ParseSignedCompact(request.Proofs.JWT[0], []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ var decoding = func() cbor.DecMode {
 		IndefLength:       cbor.IndefLengthForbidden,
 		UTF8:              cbor.UTF8RejectInvalid,
 		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
-		IntDec:            cbor.IntDecConvertSigned,
+		IntDec:            cbor.IntDecConvertSignedOrFail,
 		BignumTag:         cbor.BignumTagForbidden,
 		MaxNestedLevels:   16,
 		MaxArrayElements:  4096,

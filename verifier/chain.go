@@ -13,11 +13,8 @@ import (
 	"time"
 )
 
-// Extended key usages (ISO/IEC 18013-5 Annex B).
-var (
-	ekuDocumentSigner = asn1.ObjectIdentifier{1, 0, 18013, 5, 1, 2}
-	oidJurisdiction   = asn1.ObjectIdentifier{2, 5, 4, 8}
-)
+// ekuDocumentSigner is mdlDS (ISO/IEC 18013-5 B.3).
+var ekuDocumentSigner = asn1.ObjectIdentifier{1, 0, 18013, 5, 1, 2}
 
 // forbidden are the extensions that no certificate of the profile may have
 // (ISO/IEC 18013-5 B.1.1).
@@ -25,9 +22,6 @@ var forbidden = map[string]string{
 	"2.5.29.33": "policyMappings", "2.5.29.30": "nameConstraints", "2.5.29.36": "policyConstraints",
 	"2.5.29.54": "inhibitAnyPolicy", "2.5.29.46": "freshestCRL",
 }
-
-// maxFetched bounds what is read from a CRL distribution point, in bytes.
-const maxFetched = 8 << 20
 
 // chain checks certificates, leaf first, up to a trusted anchor and returns the
 // leaf and the anchor; leaf is nil when it does not parse, anchor when no path

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/url"
 	"slices"
@@ -75,7 +74,9 @@ func multikey(text string) (crypto.PublicKey, error) {
 	if x == nil {
 		return nil, errors.New("the did:key is no compressed point of its curve")
 	}
-	return &ecdsa.PublicKey{Curve: curve, X: x, Y: new(big.Int).Set(y)}, nil
+	width := len(data) - 3
+	point := append([]byte{4}, x.FillBytes(make([]byte, width))...)
+	return ecdsa.ParseUncompressedPublicKey(curve, append(point, y.FillBytes(make([]byte, width))...))
 }
 
 // webURL maps a did:web to its document's URL (did:web §3.2).

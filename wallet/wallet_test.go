@@ -126,7 +126,7 @@ func (i *issuer) credentialRequest(r *http.Request) bool {
 	proofs, _ := i.requested["proofs"].(map[string]any)
 	list, _ := proofs["jwt"].([]any)
 	if len(list) == 1 {
-		proof, err := jose.ParseSigned(list[0].(string), []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA})
+		proof, err := jose.ParseSignedCompact(list[0].(string), []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA})
 		if err != nil {
 			i.t.Error(err)
 			return true
