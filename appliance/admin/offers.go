@@ -1,0 +1,405 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"chancery/appliance/store"
+	"chancery/issuance/configuration"
+	"chancery/issuance/jws"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// createRequest is the body of POST /v1/openid/offers/pre-authorized.
+type createRequest struct {
+	Credentials     []string        `json:"credentials"`
+	Claims          json.RawMessage `json:"claims"`
+	TransactionCode *struct {
+		InputMode   string `json:"inputMode"`
+		Length      *int   `json:"length"`
+		Description string `json:"description"`
+	} `json:"transactionCodeConfiguration"`
+	ExpiresIn *struct {
+		Days    int `json:"days"`
+		Hours   int `json:"hours"`
+		Minutes int `json:"minutes"`
+		Seconds int `json:"seconds"`
+	} `json:"expiresIn"`
+}
+
+// Limits of a transaction code's length.
+const (
+	shortestCode = 4
+	longestCode  = 16
+)
+
+// decode reads a JSON body strictly: its media type, no duplicate and no unknown
+// members, nothing after it.
+func decode(r *http.Request, into any) error {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/json" {
+		return &Error{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Message: "Send the body as application/json."}
+	}
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	return decodeBytes(data, into)
+}
+
+func decodeBytes(data []byte, into any) error {
+	if _, err := jws.Object(data); err != nil {
+		return invalid(Detail{Msg: "must be one JSON object without duplicate members", Param: "body", Location: "body"})
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return invalid(Detail{Msg: "must be " + readable(wrong.Type.String()), Param: wrong.Field, Location: "body"})
+		}
+		// encoding/json says: json: unknown field "name"
+		if _, name, found := strings.Cut(err.Error(), "unknown field "); found {
+			return invalid(Detail{Msg: "is not a member of this request: remove it or correct its spelling", Param: strings.Trim(name, `"`), Location: "body"})
+		}
+		return invalid(Detail{Msg: "cannot be read", Param: "body", Location: "body"})
+	}
+	return nil
+}
+
+// readable turns a Go type into words.
+func readable(t string) string {
+	switch {
+	case strings.HasPrefix(t, "[]string"):
+		return "a list of strings"
+	case t == "string":
+		return "a string"
+	case strings.HasPrefix(t, "int"), strings.HasPrefix(t, "*int"):
+		return "a whole number"
+	}
+	return "an object"
+}
+
+// offer checks the request and returns what is stored; every fault at once.
+func (a *api) offer(request createRequest, operator store.Operator) (store.NewOffer, error) {
+	var details []Detail
+	fault := func(param, format string, args ...any) {
+		details = append(details, Detail{Msg: fmt.Sprintf(format, args...), Param: param, Location: "body"})
+	}
+	configurations := a.requested(request.Credentials, fault)
+	details = append(details, a.checkClaims(configurations, request.Claims)...)
+	now := a.Now()
+	n := store.NewOffer{Configurations: request.Credentials, Claims: request.Claims, CreatedBy: operator.Name, ExpiresAt: now.Add(a.DefaultExpiry)}
+	if len(n.Claims) == 0 {
+		n.Claims = []byte("{}")
+	}
+	if e := request.ExpiresIn; e != nil {
+		const most = 1 << 20 // of any unit: keeps the sum within a Duration
+		span := time.Duration(e.Days)*24*time.Hour + time.Duration(e.Hours)*time.Hour + time.Duration(e.Minutes)*time.Minute + time.Duration(e.Seconds)*time.Second
+		if min(e.Days, e.Hours, e.Minutes, e.Seconds) < 0 || max(e.Days/100, e.Hours, e.Minutes, e.Seconds) > most || span < time.Minute || span > a.LongestExpiry {
+			fault("expiresIn", "must be from one minute to %s", a.LongestExpiry)
+		}
+		n.ExpiresAt = now.Add(span)
+	}
+	if t := request.TransactionCode; t != nil {
+		n.TxCode = a.transactionCode(t.InputMode, t.Length, t.Description, fault)
+	}
+	if len(details) > 0 {
+		return n, invalid(details...)
+	}
+	return n, nil
+}
+
+// requested finds the configurations.
+func (a *api) requested(ids []string, fault func(param, format string, args ...any)) []*configuration.Configuration {
+	if len(ids) == 0 || len(ids) > store.MaxConfigurations {
+		fault("credentials", "must name 1 to %d configurations", store.MaxConfigurations)
+	}
+	var found []*configuration.Configuration
+	seen := map[string]bool{}
+	for i, id := range ids {
+		c := a.Configurations[id]
+		switch {
+		case c == nil:
+			fault(fmt.Sprintf("credentials[%d]", i), "is not a configuration of this issuer: GET /v1/openid/configurations lists them")
+		case seen[id]:
+			fault(fmt.Sprintf("credentials[%d]", i), "is there twice")
+		default:
+			found = append(found, c)
+		}
+		seen[id] = true
+	}
+	return found
+}
+
+// checkClaims holds the claims against each configuration. Where several share
+// the claims, a member is unknown when none of them knows it.
+func (a *api) checkClaims(configurations []*configuration.Configuration, claims json.RawMessage) []Detail {
+	type problem struct{ param, message string }
+	count := map[problem]int{}
+	var order []problem
+	for _, c := range configurations {
+		for _, p := range c.CheckClaims(claims, a.Now()) {
+			key := problem{p.Param, p.Message}
+			if count[key]++; count[key] == 1 {
+				order = append(order, key)
+			}
+		}
+	}
+	var details []Detail
+	for _, p := range order {
+		if strings.HasPrefix(p.message, "is not a claim") && count[p] < len(configurations) {
+			continue
+		}
+		param := "claims." + p.param
+		if p.param == "claims" {
+			param = "claims"
+		}
+		details = append(details, Detail{Msg: p.message, Param: param, Location: "body"})
+	}
+	return details
+}
+
+// transactionCode checks how the code is to look (OpenID4VCI 1.0 §4.1.1).
+func (a *api) transactionCode(inputMode string, length *int, description string, fault func(param, format string, args ...any)) *store.TxCode {
+	code := &store.TxCode{InputMode: inputMode, Length: a.CodeLength, Description: description}
+	if inputMode == "" {
+		code.InputMode = "numeric"
+	}
+	if code.InputMode != "numeric" && code.InputMode != "text" {
+		fault("transactionCodeConfiguration.inputMode", "must be \"numeric\" or \"text\"")
+	}
+	if length != nil {
+		code.Length = *length
+	}
+	if code.Length < shortestCode || code.Length > longestCode {
+		fault("transactionCodeConfiguration.length", "must be from %d to %d", shortestCode, longestCode)
+	}
+	if len([]rune(description)) > 300 {
+		fault("transactionCodeConfiguration.description", "must have at most 300 characters")
+	}
+	return code
+}
+
+// offerBody is an offer as the API shows it: never claims, codes or links.
+type offerBody struct {
+	ID                string           `json:"id"`
+	Credentials       []string         `json:"credentials"`
+	State             string           `json:"state"`
+	CreatedAt         string           `json:"createdAt"`
+	CreatedBy         string           `json:"createdBy"`
+	ExpiresAt         string           `json:"expiresAt"`
+	FetchedAt         string           `json:"fetchedAt,omitempty"`
+	RedeemedAt        string           `json:"redeemedAt,omitempty"`
+	FinishedAt        string           `json:"finishedAt,omitempty"`
+	TransactionCode   *codeBody        `json:"transactionCodeConfiguration,omitempty"`
+	AttemptsLeft      *int             `json:"attemptsLeft,omitempty"`
+	IssuedCredentials []credentialBody `json:"issuedCredentials,omitempty"`
+}
+
+type codeBody struct {
+	InputMode   string `json:"inputMode"`
+	Length      int    `json:"length"`
+	Description string `json:"description,omitempty"`
+}
+
+type credentialBody struct {
+	ID            string `json:"id"`
+	Configuration string `json:"configuration"`
+	Version       string `json:"configurationVersion"`
+	Key           string `json:"key"`
+	IssuedAt      string `json:"issuedAt"`
+	// Intent and Outcome are the audit log's entries.
+	Intent  int64 `json:"auditIntent"`
+	Outcome int64 `json:"auditOutcome"`
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func describe(o store.Offer) offerBody {
+	b := offerBody{
+		ID: o.ID, Credentials: o.Configurations, State: o.State.String(), CreatedAt: stamp(o.CreatedAt), CreatedBy: o.CreatedBy,
+		ExpiresAt: stamp(o.ExpiresAt), FetchedAt: stamp(o.FetchedAt), RedeemedAt: stamp(o.RedeemedAt), FinishedAt: stamp(o.FinishedAt),
+	}
+	if o.TxCode != nil {
+		b.TransactionCode = &codeBody{o.TxCode.InputMode, o.TxCode.Length, o.TxCode.Description}
+		b.AttemptsLeft = &o.AttemptsLeft
+	}
+	for _, c := range o.Credentials {
+		b.IssuedCredentials = append(b.IssuedCredentials, credentialBody{c.ID, c.Configuration, c.Version, c.Key, stamp(c.IssuedAt), c.Intent, c.Outcome})
+	}
+	return b
+}
+
+// createdBody is the answer to a creation; only here are the secrets.
+type createdBody struct {
+	ID         string `json:"id"`
+	URI        string `json:"uri"`
+	HAIPURI    string `json:"haipUri"`
+	URIByValue string `json:"uriByValue"`
+	ExpiresAt  string `json:"expiresAt"`
+	// TransactionCode goes to the holder on another channel than the link.
+	TransactionCode string `json:"transactionCode,omitempty"`
+	// QR is a data URI of the link's QR code, when ?qr=svg or ?qr=png asks for it.
+	QR string `json:"qr,omitempty"`
+}
+
+func (a *api) createOffer(r *http.Request, operator store.Operator) (result, error) {
+	kind := r.URL.Query().Get("qr")
+	if kind != "" && kind != "svg" && kind != "png" {
+		return result{}, invalid(Detail{Msg: "must be svg or png", Param: "qr", Location: "query"})
+	}
+	var request createRequest
+	if err := decode(r, &request); err != nil {
+		return result{}, err
+	}
+	n, err := a.offer(request, operator)
+	if err != nil {
+		return result{}, err
+	}
+	created, err := a.Store.CreateOffer(r.Context(), n)
+	if err != nil {
+		return result{}, err
+	}
+	links, err := a.Links(created)
+	if err != nil {
+		return result{}, err
+	}
+	body := createdBody{ID: created.ID, URI: links.URI, HAIPURI: links.HAIP, URIByValue: links.ByValue, ExpiresAt: stamp(created.ExpiresAt), TransactionCode: created.TransactionCode}
+	if kind != "" {
+		image, mediaType, err := qrCode(links.URI, kind)
+		if err != nil {
+			return result{}, err
+		}
+		body.QR = "data:" + mediaType + ";base64," + base64.StdEncoding.EncodeToString(image)
+	}
+	return result{status: http.StatusCreated, body: body}, nil
+}
+
+// page reads limit and cursor.
+func page(r *http.Request) (limit int, cursor string, err error) {
+	limit = 100
+	if text := r.URL.Query().Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > 1000 {
+			return 0, "", invalid(Detail{Msg: "must be a number from 1 to 1000", Param: "limit", Location: "query"})
+		}
+	}
+	return limit, r.URL.Query().Get("cursor"), nil
+}
+
+// listBody is a page of a list.
+type listBody struct {
+	Data       any    `json:"data"`
+	NextCursor string `json:"nextCursor,omitempty"`
+}
+
+// badCursor turns a cursor that cannot be read into the caller's fault.
+func badCursor(err error, cursor string) error {
+	if cursor != "" && errors.Is(err, store.ErrNotFound) {
+		return invalid(Detail{Msg: "must be the nextCursor of an earlier answer", Param: "cursor", Location: "query"})
+	}
+	return err
+}
+
+func (a *api) listOffers(r *http.Request, _ store.Operator) (result, error) {
+	limit, cursor, err := page(r)
+	if err != nil {
+		return result{}, err
+	}
+	var filter store.Filter
+	if name := r.URL.Query().Get("state"); name != "" {
+		state, known := store.ParseState(name)
+		if !known {
+			return result{}, invalid(Detail{Msg: "must be made, fetched, redeemed, issued, expired, cancelled, locked or failed", Param: "state", Location: "query"})
+		}
+		filter.State = &state
+	}
+	offers, next, err := a.Store.ListOffers(r.Context(), filter, limit, cursor)
+	if err != nil {
+		return result{}, badCursor(err, cursor)
+	}
+	data := make([]offerBody, len(offers))
+	for i, o := range offers {
+		data[i] = describe(o)
+	}
+	return result{status: http.StatusOK, body: listBody{data, next}}, nil
+}
+
+func (a *api) readOffer(r *http.Request, _ store.Operator) (result, error) {
+	o, err := a.Store.Offer(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return result{}, err
+	}
+	return result{status: http.StatusOK, body: describe(o)}, nil
+}
+
+func (a *api) cancelOffer(r *http.Request, operator store.Operator) (result, error) {
+	if err := a.Store.CancelOffer(r.Context(), r.PathValue("id"), operator.Name); err != nil {
+		return result{}, err
+	}
+	return result{status: http.StatusNoContent}, nil
+}
+
+// configurationBody is a configuration as the API shows it.
+type configurationBody struct {
+	ID       string         `json:"id"`
+	Format   string         `json:"format"`
+	Scope    string         `json:"scope,omitempty"`
+	Signer   string         `json:"signer"`
+	Version  string         `json:"version"`
+	Validity string         `json:"validity"`
+	Claims   []claimBody    `json:"claims"`
+	Metadata map[string]any `json:"metadata,omitempty"`
+}
+
+type claimBody struct {
+	Path     []string `json:"path"`
+	MapFrom  string   `json:"mapFrom,omitempty"`
+	Type     string   `json:"type"`
+	Required bool     `json:"required"`
+}
+
+func show(c *configuration.Configuration) configurationBody {
+	b := configurationBody{ID: c.ID, Format: string(c.Format), Scope: c.Scope, Signer: c.Signer, Version: c.Version, Validity: c.Validity}
+	for _, claim := range c.Claims {
+		from := claim.MapFrom
+		if from == "" && claim.Value == nil && claim.Type != configuration.TypeAgeOver {
+			from = claim.Path[len(claim.Path)-1]
+		}
+		b.Claims = append(b.Claims, claimBody{claim.Path, from, string(claim.Type), claim.Required})
+	}
+	return b
+}
+
+func (a *api) listConfigurations(*http.Request, store.Operator) (result, error) {
+	data := make([]configurationBody, 0, len(a.Configurations))
+	for _, c := range a.Configurations {
+		data = append(data, show(c))
+	}
+	sort.Slice(data, func(i, j int) bool { return data[i].ID < data[j].ID })
+	return result{status: http.StatusOK, body: listBody{Data: data}}, nil
+}
+
+func (a *api) readConfiguration(r *http.Request, _ store.Operator) (result, error) {
+	c := a.Configurations[r.PathValue("id")]
+	if c == nil {
+		return result{}, store.ErrNotFound
+	}
+	return result{status: http.StatusOK, body: show(c)}, nil
+}
