@@ -8,20 +8,26 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"chancery/issuance"
+	"chancery/issuance/configuration"
 	"chancery/issuance/did"
 	"chancery/issuance/iaca"
 	"chancery/issuance/mdoc"
 	"chancery/issuance/sdjwt"
 	"chancery/issuance/w3cvc"
 	"chancery/verifier"
+	"chancery/verifier/strictjson"
+	"chancery/wallet"
 
 	"pgregory.net/rapid"
 )
@@ -240,4 +246,92 @@ func sortedNames(claims map[string]any) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// The example configurations, with their sample claims, give credentials that
+// verify and metadata that a wallet takes.
+func TestVerifierAcceptsTheExamples(t *testing.T) {
+	all, err := configuration.LoadDir(filepath.Join("..", "examples", "configurations"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	root, signers := crossPKI(t, elliptic.P256(), now)
+	holder, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		t.Run(c.ID, func(t *testing.T) {
+			claims, err := os.ReadFile(filepath.Join("..", "examples", "claims", c.ID+".json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			issuer, err := did.Web(crossIssuer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := signers[iaca.CredentialSigner]
+			m := configuration.Material{Holder: holder.Public(), Chain: [][]byte{s.leaf}, Issuer: crossIssuer, CredentialID: "b3b9e4a6-7e1b-4c9b-9a52-3a0d5b2f8f10",
+				Algorithm: issuance.ES256, Now: now, NotBefore: now.AddDate(0, 0, -1), NotAfter: now.AddDate(0, 0, 300)}
+			switch c.Format {
+			case issuance.FormatMdoc:
+				s = signers[iaca.DocumentSigner]
+				m.Chain, m.Issuer = [][]byte{s.leaf}, ""
+			case issuance.FormatJWTVC:
+				m.Chain, m.Issuer = nil, issuer
+				if m.KeyID, err = did.WebKeyID(issuer, s.key.Public()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p, err := c.Prepare(claims, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := s.sign(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := verifier.Options{Anchors: []*x509.Certificate{root}, Fresh: true, Holder: holder.Public(), Now: now, Fetch: func(context.Context, string) ([]byte, error) {
+				if c.Format != issuance.FormatJWTVC {
+					return nil, errors.New("there is no revocation list")
+				}
+				return did.WebDocument(issuer, "https://issuer.example:8443", []did.WebKey{{ID: m.KeyID, Public: s.key.Public()}})
+			}}
+			r, err := verifier.Verify(t.Context(), []byte(text), o)
+			if err != nil || !r.Verified {
+				t.Fatalf("%v: %+v", err, r.Failures())
+			}
+			if missing := walletView(t, c).Missing(claimPaths(r)); len(missing) > 0 {
+				t.Errorf("mandatory claims that are missing: %v", missing)
+			}
+		})
+	}
+}
+
+// walletView reads a configuration's metadata as the wallet does.
+func walletView(t *testing.T, c *configuration.Configuration) wallet.Configuration {
+	t.Helper()
+	data, err := json.Marshal(map[string]any{"credential_issuer": crossIssuer, "credential_endpoint": crossIssuer + "/c", "nonce_endpoint": crossIssuer + "/n",
+		"credential_configurations_supported": map[string]any{c.ID: c.Metadata([]issuance.Algorithm{issuance.ES256})}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := strictjson.Object(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := wallet.ParseMetadata(object, crossIssuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Configurations[c.ID]
+}
+
+func claimPaths(r *verifier.Report) [][]string {
+	var paths [][]string
+	for _, c := range r.Claims {
+		paths = append(paths, c.Path)
+	}
+	return paths
 }

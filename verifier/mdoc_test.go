@@ -279,8 +279,14 @@ func TestMdocWithOneDefect(t *testing.T) {
 		{"expired", checkValidity, func(s *sample) { s.validity["validUntil"] = date("2026-11-24T00:00:00Z") }},
 		{"signed before the certificate", "signed in the certificate's time", func(s *sample) { s.validity["signed"] = date("2020-11-23T00:00:00Z") }},
 		{"outlives the certificate", "ends in the certificate's time", func(s *sample) { s.validity["validUntil"] = date("2036-11-24T00:00:00Z") }},
-		{"country", "issuing country", func(s *sample) { s.items["eu.europa.ec.av.1"][1]["elementValue"] = "XX" }},
-		{"jurisdiction", "issuing jurisdiction", func(s *sample) { first(s)["elementIdentifier"] = "issuing_jurisdiction" }},
+		{"country", "issuing country", func(s *sample) {
+			s.items["eu.europa.ec.av.1"][1]["elementValue"] = "XX"
+			s.items = map[string][]map[string]any{namespaceMDL: s.items["eu.europa.ec.av.1"]}
+		}},
+		{"jurisdiction", "issuing jurisdiction", func(s *sample) {
+			first(s)["elementIdentifier"] = "issuing_jurisdiction"
+			s.items = map[string][]map[string]any{namespaceMDL: s.items["eu.europa.ec.av.1"]}
+		}},
 		{"incomplete mDL", "mandatory elements", func(s *sample) { s.docType = docTypeMDL }},
 		{"tagged device key", "device key", func(s *sample) { s.deviceKey = cbor.Tag{Number: 99, Content: s.deviceKey} }},
 		{"device key of no curve", "device key", func(s *sample) { s.deviceKey.(map[int64]any)[-1] = 8 }},
@@ -343,10 +349,11 @@ func TestMdocOptions(t *testing.T) {
 func TestMdocWarnings(t *testing.T) {
 	s := newSample(t)
 	s.deviceKey.(map[int64]any)[2] = []byte("kid")
+	s.items["eu.europa.ec.av.1"][1]["elementValue"] = "XX"
 	s.status = map[string]any{"status_list": map[string]any{"idx": 1, "uri": "https://status.example/1"}}
 	r := verify(t, s.build(), goldenOptions(t))
 	expectVerified(t, r)
-	for name, outcome := range map[string]Outcome{"device key": Warning, "status": NotChecked, "revocation of the signer": NotChecked} {
+	for name, outcome := range map[string]Outcome{"device key": Warning, "issuing country": Warning, "status": NotChecked, "revocation of the signer": NotChecked} {
 		if !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == name && c.Outcome == outcome }) {
 			t.Errorf("%s is not %q", name, outcome)
 		}
