@@ -11,7 +11,7 @@ typedef struct { ck_ulong mechanism; void *parameter; ck_ulong length; } ck_mech
 // functions in their fixed order.
 typedef struct { unsigned char major, minor; void *function[68]; } ck_function_list;
 
-enum { index_sign_init = 42, index_sign = 43 };
+enum { index_login = 18, index_sign_init = 42, index_sign = 43 };
 
 static void *chancery_list(const char *path) {
 	void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -22,11 +22,17 @@ static void *chancery_list(const char *path) {
 	return list;
 }
 
+static ck_ulong chancery_login(const void *p, ck_ulong session, ck_ulong user, unsigned char *pin, ck_ulong length) {
+	const ck_function_list *list = p;
+	ck_ulong (*login)(ck_ulong, ck_ulong, unsigned char *, ck_ulong) = list->function[index_login];
+	return login(session, user, pin, length);
+}
+
 // chancery_sign is C_SignInit and C_Sign into the caller's buffer: two calls of
 // the module and one from Go, where asking for the length first would make three.
-static ck_ulong chancery_sign(void *p, ck_ulong session, ck_ulong mechanism, ck_ulong key,
+static ck_ulong chancery_sign(const void *p, ck_ulong session, ck_ulong mechanism, ck_ulong key,
 		unsigned char *data, ck_ulong data_length, unsigned char *out, ck_ulong *out_length) {
-	ck_function_list *list = p;
+	const ck_function_list *list = p;
 	ck_ulong (*init)(ck_ulong, ck_mechanism *, ck_ulong) = list->function[index_sign_init];
 	ck_ulong (*sign)(ck_ulong, unsigned char *, ck_ulong, unsigned char *, ck_ulong *) = list->function[index_sign];
 	ck_mechanism m = { mechanism, NULL, 0 };
@@ -56,6 +62,19 @@ func loadFunctions(path string) (functions, error) {
 		return functions{}, errors.New("the module gives no function list")
 	}
 	return functions{list}, nil
+}
+
+// login logs in as the token's user. The module reads the caller's own bytes, so
+// that no copy of the PIN is left behind by the binding.
+func (f functions) login(session pkcs11.SessionHandle, pin []byte) error {
+	if len(pin) == 0 {
+		return errors.New("the PIN is empty")
+	}
+	rv := C.chancery_login(f.list, C.ck_ulong(session), pkcs11.CKU_USER, (*C.uchar)(unsafe.Pointer(&pin[0])), C.ck_ulong(len(pin)))
+	if rv != 0 {
+		return pkcs11.Error(rv)
+	}
+	return nil
 }
 
 // maxSignature holds the longest signature that is accepted, P-521's.

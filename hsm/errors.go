@@ -20,6 +20,8 @@ const (
 	ClassPINRefused Class = "pin-refused"
 	// ClassBusy: the queue is full, or the caller's time ran out in it.
 	ClassBusy Class = "busy"
+	// ClassHung: a call of the module is out past its time; what became of it is not known.
+	ClassHung Class = "hung"
 	// ClassBadSignature: the token returned something that is not a signature of the message.
 	ClassBadSignature Class = "bad-signature"
 	// ClassKeyMissing: the key is not in the token as the ceremony recorded it.
@@ -78,6 +80,9 @@ func classify(op, key string, err error) *Error {
 	class := ClassRefused
 	var rv pkcs11.Error
 	if errors.As(err, &rv) {
+		if uint(rv) >= pkcs11.CKR_VENDOR_DEFINED {
+			class = ClassTokenGone // a vendor's own codes tell of its device and the way to it
+		}
 		switch uint(rv) {
 		case pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_OBJECT_HANDLE_INVALID,
 			pkcs11.CKR_KEY_HANDLE_INVALID, pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_OPERATION_ACTIVE,
@@ -87,7 +92,8 @@ func classify(op, key string, err error) *Error {
 			pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED,
 			pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_LIBRARY_LOAD_FAILED:
 			class = ClassTokenGone
-		case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE:
+		case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
+			pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
 			class = ClassPINRefused
 		case pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_CURVE_NOT_SUPPORTED:
 			class = ClassUnsupported
@@ -96,5 +102,13 @@ func classify(op, key string, err error) *Error {
 	return &Error{Class: class, Op: op, Key: key, Err: err}
 }
 
-// heals tells whether opening the token anew may help.
+// heals tells whether an operation that failed so is tried again on the token opened anew.
 func (c Class) heals() bool { return c == ClassSessionLost || c == ClassTokenGone }
+
+// final tells that a token which could not be opened for this reason is not
+// sought any more: trying again would cost tries of the PIN, or use a key that
+// is not safe. Every other reason may pass; a key that a token coming back does
+// not show yet is one.
+func (c Class) final() bool {
+	return c == ClassPINRefused || c == ClassKeyUnsafe || c == ClassClosed
+}

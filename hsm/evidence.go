@@ -2,8 +2,8 @@ package hsm
 
 import (
 	"fmt"
-	"sort"
-	"strings"
+	"maps"
+	"slices"
 )
 
 // Evidence is what an auditor wants to know of a token.
@@ -27,9 +27,8 @@ func (t *Token) Evidence() (Evidence, error) {
 	defer t.life.RUnlock()
 	gen := t.gen
 	if gen == nil {
-		return Evidence{}, failure(t.class, "evidence", "", "the token is not available")
+		return Evidence{}, t.unavailable("evidence", "")
 	}
-	trim := func(s string) string { return strings.TrimRight(s, " \x00") }
 	e := Evidence{
 		Module: t.cfg.Module, Library: trim(gen.library.LibraryDescription) + fmt.Sprintf(" %d.%d", gen.library.LibraryVersion.Major, gen.library.LibraryVersion.Minor),
 		Manufacturer: trim(gen.info.ManufacturerID), Model: trim(gen.info.Model), Label: trim(gen.info.Label), Serial: trim(gen.info.SerialNumber),
@@ -37,10 +36,9 @@ func (t *Token) Evidence() (Evidence, error) {
 		Firmware: fmt.Sprintf("%d.%d", gen.info.FirmwareVersion.Major, gen.info.FirmwareVersion.Minor),
 		Keys:     map[string]Attributes{},
 	}
-	for m := range gen.mechs {
+	for _, m := range slices.Sorted(maps.Keys(gen.mechs)) {
 		e.Mechanisms = append(e.Mechanisms, fmt.Sprintf("%#x", m))
 	}
-	sort.Strings(e.Mechanisms)
 	for label, k := range gen.keys {
 		e.Keys[label] = k.attributes
 	}

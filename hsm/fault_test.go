@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -162,7 +163,10 @@ func TestARefusedPINStopsForGood(t *testing.T) {
 		_, err = token.Sign(context.Background(), "k", []byte("m"))
 		wantClass(t, err, ClassPINRefused)
 	}
-	if token.seeking.Load() {
+	token.life.Lock()
+	seeking := token.seeking
+	token.life.Unlock()
+	if seeking {
 		t.Error("the token is still sought: every attempt would cost a try of the PIN")
 	}
 	token.Close()
@@ -237,23 +241,58 @@ func TestSessionCapOfTheDevice(t *testing.T) {
 	}
 }
 
-// TestAHungCallIsReported lets one call stay out past its time.
+// TestAHungCallIsReported lets one call stay out past its time: its caller is
+// let go, the state says so, the owner is told once, and when the call does come
+// back nothing is left of it.
 func TestAHungCallIsReported(t *testing.T) {
 	hung := make(chan string, 100)
 	token, fault, _ := faulty(t, func(c *Config) {
-		c.CallTimeout, c.HungAfter = 100*time.Millisecond, 200*time.Millisecond
+		c.CallTimeout, c.HungAfter, c.Sessions = 100*time.Millisecond, 200*time.Millisecond, 1
 		c.OnHung = func(op string) { hung <- op }
 	})
 	fault.Order(t, "hang C_Sign 2")
-	done := make(chan error, 1)
-	go func() {
-		_, err := token.Sign(context.Background(), "k", []byte("m"))
-		done <- err
-	}()
+	_, err := token.Sign(context.Background(), "k", []byte("m"))
+	wantClass(t, err, ClassHung)
+	until(t, "the state is hung", func() bool { return token.State().Class == ClassHung })
+	if token.State().Ready {
+		t.Error("ready behind a hung call")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	_, err = token.Sign(ctx, "k", []byte("m"))
+	wantClass(t, err, ClassBusy) // the hung call keeps its place
 	if op := <-hung; op != "C_Sign" {
 		t.Errorf("%s was reported", op)
 	}
-	if err := <-done; err != nil {
+	until(t, "the call is back", func() bool { return token.State().Ready })
+	if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
+		t.Error(err)
+	}
+	token.Close()
+	if len(hung) != 0 {
+		t.Errorf("the owner was told %d times more", len(hung))
+	}
+}
+
+// TestACallerIsLetGo ends the caller's time while its call is out.
+func TestACallerIsLetGo(t *testing.T) {
+	token, fault, _ := faulty(t, nil)
+	fault.Order(t, "latency C_Sign 300000")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		_, err := token.Sign(ctx, "k", []byte("m"))
+		done <- err
+	}()
+	until(t, "the call is out", func() bool { _, out := token.overdue(0); return out })
+	cancel()
+	err := <-done
+	wantClass(t, err, ClassHung)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the cause is lost: %v", err)
+	}
+	fault.Order(t)
+	if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
 		t.Error(err)
 	}
 }
@@ -267,11 +306,7 @@ func TestCloseWaitsForWhatIsOut(t *testing.T) {
 		_, err := token.Sign(context.Background(), "k", []byte("m"))
 		done <- err
 	}()
-	until(t, "the call is out", func() bool {
-		token.calls.Lock()
-		defer token.calls.Unlock()
-		return len(token.out) > 0
-	})
+	until(t, "the call is out", func() bool { _, out := token.overdue(0); return out })
 	token.Close()
 	if err := <-done; err != nil {
 		t.Errorf("the call in flight: %v", err)

@@ -313,7 +313,7 @@ func plant(t *testing.T, token *Token, label, id any, sensitive bool) crypto.Pub
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := readPublic(token.gen, public, issuance.ES256)
+	key, err := (&visit{t: token, gen: token.gen, session: token.gen.keeper}).readPublic(public, issuance.ES256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +353,7 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	token.permits = make(chan struct{}) // nobody gives one back
+	<-token.permits // the only one is out
 	_, err := token.Sign(ctx, "k", nil)
 	wantClass(t, err, ClassBusy)
 	if !errors.Is(err, context.Canceled) {

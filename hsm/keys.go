@@ -62,6 +62,8 @@ type Attributes struct {
 	Wrap             *bool `json:"wrap"`
 	Unwrap           *bool `json:"unwrap"`
 	Derive           *bool `json:"derive"`
+	// ValueRefused tells that the token refused to give the key's value away.
+	ValueRefused bool `json:"value_refused"`
 	// WrapRefused names the wrapping mechanisms that were tried on the key and
 	// refused it; empty when the token has none.
 	WrapRefused []string `json:"wrap_refused,omitempty"`
@@ -123,85 +125,146 @@ func publicTemplate(spec KeySpec, id []byte, keyType uint) []*pkcs11.Attribute {
 	}
 }
 
-// Generate makes a key with a random CKA_ID, proves it, and syncs it to disk.
-// It is for ceremonies alone (promise P6). When the proof fails the key is
-// destroyed again.
-func (t *Token) Generate(_ context.Context, spec KeySpec) (KeyRecord, error) {
-	t.life.Lock()
-	defer t.life.Unlock()
-	gen := t.gen
-	if gen == nil {
-		return KeyRecord{}, failure(t.class, "generate", spec.Label, "the token is not available")
+// visit is work under Token.life held exclusively: finding, making and proving keys.
+type visit struct {
+	t       *Token
+	gen     *generation
+	session pkcs11.SessionHandle
+	spoiled bool // the session saw an error
+}
+
+// visit runs fn with a session; life is held exclusively.
+func (t *Token) visit(gen *generation, label string, fn func(v *visit) error) error {
+	session, err := t.session(gen)
+	if err != nil {
+		return classify("C_OpenSession", label, err)
 	}
+	v := &visit{t: t, gen: gen, session: session}
+	err = fn(v)
+	t.release(gen, v.session, v.spoiled)
+	return err
+}
+
+// call runs one call of the module under the watchdog.
+func (v *visit) call(op string, fn func() error) error {
+	err := v.t.timed(op, fn)
+	if err != nil {
+		v.spoiled = true
+	}
+	return err
+}
+
+// fresh replaces a session that saw an error or holds throw-away objects. The
+// old one is closed first: some devices have no session to spare.
+func (v *visit) fresh() (err error) {
+	if !v.spoiled {
+		return nil
+	}
+	v.t.timed("C_CloseSession", func() error { return v.gen.ctx.CloseSession(v.session) })
+	if v.session, err = v.t.openSession(v.gen); err != nil {
+		return classify("C_OpenSession", "", err)
+	}
+	v.spoiled = false
+	return nil
+}
+
+// Generate makes a key with a random CKA_ID, proves it, and syncs it to disk.
+// It is for ceremonies alone (promise P6). When making, proving or syncing
+// fails, what was made is destroyed again. It is never tried twice.
+func (t *Token) Generate(ctx context.Context, spec KeySpec) (KeyRecord, error) {
 	if spec.Label == "" {
 		return KeyRecord{}, failure(ClassRefused, "generate", "", "a key needs a label")
 	}
-	existing, err := t.find(gen, attribute(pkcs11.CKA_LABEL, spec.Label))
+	if err := ctx.Err(); err != nil {
+		return KeyRecord{}, failure(ClassBusy, "generate", spec.Label, "%w", err)
+	}
+	var record KeyRecord
+	err := t.alone("generate", spec.Label, false, func(v *visit) error {
+		existing, err := v.find(attribute(pkcs11.CKA_LABEL, spec.Label))
+		if err != nil {
+			return err
+		}
+		if len(existing) > 0 {
+			return failure(ClassRefused, "generate", spec.Label, "the token has an object with this label: choose another")
+		}
+		ref := KeyRef{Label: spec.Label, ID: make([]byte, 16), Algorithm: spec.Algorithm}
+		rand.Read(ref.ID)
+		k, err := v.make(&ref)
+		if err == nil {
+			err = t.syncDirectory()
+		}
+		if err != nil {
+			v.discard(ref.ID)
+			return err
+		}
+		t.refs[spec.Label], v.gen.keys[spec.Label] = ref, k
+		record = KeyRecord{ref, k.attributes}
+		return nil
+	})
+	return record, err
+}
+
+// make generates and proves a key, and sets ref.Public.
+func (v *visit) make(ref *KeyRef) (*key, error) {
+	var public pkcs11.ObjectHandle
+	err := v.call("C_GenerateKey", func() (err error) {
+		public, err = generate(v.gen, v.session, KeySpec{ref.Label, ref.Algorithm}, ref.ID)
+		return err
+	})
 	if err != nil {
-		return KeyRecord{}, err
+		return nil, classify("C_GenerateKey", ref.Label, err)
 	}
-	if len(existing) > 0 {
-		return KeyRecord{}, failure(ClassRefused, "generate", spec.Label, "the token has an object with this label: choose another")
-	}
-	id := make([]byte, 16)
-	rand.Read(id)
-	var handles []pkcs11.ObjectHandle
-	if err := t.timed("C_GenerateKey", func() (err error) { handles, err = generate(gen, spec, id); return err }); err != nil {
-		return KeyRecord{}, classify("C_GenerateKey", spec.Label, err)
-	}
-	ref := KeyRef{Label: spec.Label, ID: id, Algorithm: spec.Algorithm}
-	if spec.Algorithm != Sealing {
-		if ref.Public, err = readPublic(gen, handles[0], spec.Algorithm); err != nil {
-			destroy(gen, handles)
-			return KeyRecord{}, classify("read public key", spec.Label, err)
+	if ref.Algorithm != Sealing {
+		if ref.Public, err = v.readPublic(public, ref.Algorithm); err != nil {
+			return nil, classify("read public key", ref.Label, err)
 		}
 	}
-	k, err := t.findKey(gen, ref)
-	if err == nil {
-		err = t.syncDirectory()
+	return v.findKey(*ref)
+}
+
+// discard removes whatever has a CKA_ID that was chosen at random just now, and
+// so is nobody else's. An error may come after the token made the objects.
+func (v *visit) discard(id []byte) {
+	if v.fresh() != nil {
+		return
 	}
+	handles, err := v.find(attribute(pkcs11.CKA_ID, id))
 	if err != nil {
-		destroy(gen, handles)
-		return KeyRecord{}, err
+		return
 	}
-	t.refs[spec.Label], gen.keys[spec.Label] = ref, k
-	return KeyRecord{ref, k.attributes}, nil
-}
-
-func destroy(gen *generation, handles []pkcs11.ObjectHandle) {
 	for _, h := range handles {
-		gen.ctx.DestroyObject(gen.keeper, h)
+		v.call("C_DestroyObject", func() error { return v.gen.ctx.DestroyObject(v.session, h) })
 	}
 }
 
-// generate makes the objects; the public one first.
-func generate(gen *generation, spec KeySpec, id []byte) ([]pkcs11.ObjectHandle, error) {
+// generate makes the objects and returns the public one, if there is one.
+func generate(gen *generation, session pkcs11.SessionHandle, spec KeySpec, id []byte) (pkcs11.ObjectHandle, error) {
 	private := privateTemplate(spec, id)
 	switch spec.Algorithm {
 	case Sealing:
 		if !gen.mechs[pkcs11.CKM_AES_KEY_GEN] || !gen.mechs[pkcs11.CKM_AES_GCM] {
-			return nil, failure(ClassUnsupported, "generate", spec.Label, "the token has no AES-GCM")
+			return 0, failure(ClassUnsupported, "generate", spec.Label, "the token has no AES-GCM")
 		}
-		h, err := gen.ctx.GenerateKey(gen.keeper, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)},
+		_, err := gen.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)},
 			append(private, attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
 				attribute(pkcs11.CKA_VALUE_LEN, 32), attribute(pkcs11.CKA_ENCRYPT, true), attribute(pkcs11.CKA_WRAP, false),
 				attribute(pkcs11.CKA_VERIFY, false)))
-		return []pkcs11.ObjectHandle{h}, err
+		return 0, err
 	case issuance.ES256, issuance.ES384, issuance.ES512, issuance.EdDSA:
 	default:
-		return nil, failure(ClassUnsupported, "generate", spec.Label, "no key of algorithm %q can be made", spec.Algorithm)
+		return 0, failure(ClassUnsupported, "generate", spec.Label, "no key of algorithm %q can be made", spec.Algorithm)
 	}
 	mechanism, keyType := uint(pkcs11.CKM_EC_KEY_PAIR_GEN), uint(pkcs11.CKK_EC)
 	if spec.Algorithm == issuance.EdDSA {
 		mechanism, keyType = ckmEdwardsKeyGen, ckkEdwards
 	}
 	if !gen.mechs[mechanism] {
-		return nil, failure(ClassUnsupported, "generate", spec.Label, "the token cannot make %s keys", spec.Algorithm)
+		return 0, failure(ClassUnsupported, "generate", spec.Label, "the token cannot make %s keys", spec.Algorithm)
 	}
-	public, h, err := gen.ctx.GenerateKeyPair(gen.keeper, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
+	public, _, err := gen.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
 		publicTemplate(spec, id, keyType),
 		append(private, attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attribute(pkcs11.CKA_KEY_TYPE, keyType)))
-	return []pkcs11.ObjectHandle{public, h}, err
+	return public, err
 }
 
 // syncDirectory makes a software token's files durable before a key is reported.
@@ -220,94 +283,104 @@ func (t *Token) syncDirectory() error {
 	return nil
 }
 
-// Destroy removes a key's objects for ever. Only the key that ref pins is touched.
+// Destroy removes a key's objects for ever. Only the key that ref pins is
+// touched; that there is none is ClassKeyMissing.
 func (t *Token) Destroy(_ context.Context, ref KeyRef) error {
-	t.life.Lock()
-	defer t.life.Unlock()
-	if t.gen == nil {
-		return failure(t.class, "destroy", ref.Label, "the token is not available")
+	if ref.Label == "" || len(ref.ID) == 0 {
+		return failure(ClassRefused, "destroy", ref.Label, "a key is named by label and CKA_ID, both")
 	}
-	handles, err := t.find(t.gen, attribute(pkcs11.CKA_LABEL, ref.Label), attribute(pkcs11.CKA_ID, ref.ID))
-	if err != nil {
-		return err
-	}
-	for _, h := range handles {
-		if err := t.gen.ctx.DestroyObject(t.gen.keeper, h); err != nil {
-			return classify("C_DestroyObject", ref.Label, err)
+	return t.alone("destroy", ref.Label, true, func(v *visit) error {
+		handles, err := v.find(attribute(pkcs11.CKA_LABEL, ref.Label), attribute(pkcs11.CKA_ID, ref.ID))
+		if err != nil {
+			return err
 		}
-	}
-	delete(t.refs, ref.Label)
-	delete(t.gen.keys, ref.Label)
-	return t.syncDirectory()
+		if len(handles) == 0 {
+			return failure(ClassKeyMissing, "destroy", ref.Label, "the token has no such key")
+		}
+		delete(t.refs, ref.Label)
+		delete(v.gen.keys, ref.Label)
+		for _, h := range handles {
+			if err := v.call("C_DestroyObject", func() error { return v.gen.ctx.DestroyObject(v.session, h) }); err != nil {
+				return classify("C_DestroyObject", ref.Label, err)
+			}
+		}
+		return t.syncDirectory()
+	})
 }
 
 // Load finds keys and proves each: exactly one private and one public object
 // with its label and with its CKA_ID, the pinned public key, attributes that
 // keep the key in the token, no way to wrap it out, and a signature that
-// verifies. From then on every new generation proves them again.
+// verifies. From then on every new generation proves them again. On an error
+// none of them is loaded.
 func (t *Token) Load(_ context.Context, refs []KeyRef) error {
-	t.life.Lock()
-	defer t.life.Unlock()
-	if t.gen == nil {
-		return failure(t.class, "load keys", "", "the token is not available")
-	}
-	for _, ref := range refs {
-		k, err := t.findKey(t.gen, ref)
-		if err != nil {
-			return err
+	return t.alone("load keys", "", true, func(v *visit) error {
+		found := make([]*key, len(refs))
+		for i, ref := range refs {
+			var err error
+			if found[i], err = v.findKey(ref); err != nil {
+				return err
+			}
 		}
-		t.refs[ref.Label], t.gen.keys[ref.Label] = ref, k
-	}
-	return nil
+		for i, ref := range refs {
+			t.refs[ref.Label], v.gen.keys[ref.Label] = ref, found[i]
+		}
+		return nil
+	})
 }
 
 // findAll finds every key again in a new generation.
 func (t *Token) findAll(gen *generation) error {
-	for _, ref := range t.refs {
-		k, err := t.findKey(gen, ref)
+	return t.visit(gen, "", func(v *visit) error {
+		for _, ref := range t.refs {
+			k, err := v.findKey(ref)
+			if err != nil {
+				return err
+			}
+			gen.keys[ref.Label] = k
+		}
+		return nil
+	})
+}
+
+// Labels returns the labels of all objects in the token, for a ceremony's checks.
+func (t *Token) Labels() ([]string, error) {
+	var labels []string
+	err := t.alone("list keys", "", true, func(v *visit) error {
+		labels = nil
+		handles, err := v.find()
 		if err != nil {
 			return err
 		}
-		gen.keys[ref.Label] = k
-	}
-	return nil
-}
-
-// Labels returns the labels of all keys in the token, for a ceremony's checks.
-func (t *Token) Labels() ([]string, error) {
-	t.life.Lock()
-	defer t.life.Unlock()
-	if t.gen == nil {
-		return nil, failure(t.class, "list keys", "", "the token is not available")
-	}
-	handles, err := t.find(t.gen)
-	if err != nil {
-		return nil, err
-	}
-	var labels []string
-	for _, h := range handles {
-		if value, err := get(t.gen, h, pkcs11.CKA_LABEL); err == nil {
-			labels = append(labels, string(value))
+		for _, h := range handles {
+			value, err := v.get(h, pkcs11.CKA_LABEL)
+			if class := ClassOf(err); err != nil && class.heals() {
+				return err
+			}
+			if err == nil {
+				labels = append(labels, string(value))
+			}
 		}
-	}
-	return labels, nil
+		return nil
+	})
+	return labels, err
 }
 
-// find returns every object that matches; life is held exclusively.
-func (t *Token) find(gen *generation, template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
+// find returns every object that matches.
+func (v *visit) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	var all []pkcs11.ObjectHandle
-	err := t.timed("C_FindObjects", func() error {
-		if err := gen.ctx.FindObjectsInit(gen.keeper, template); err != nil {
+	err := v.call("C_FindObjects", func() error {
+		if err := v.gen.ctx.FindObjectsInit(v.session, template); err != nil {
 			return err
 		}
 		for {
-			handles, _, err := gen.ctx.FindObjects(gen.keeper, 64)
+			handles, _, err := v.gen.ctx.FindObjects(v.session, 64)
 			if err != nil {
-				gen.ctx.FindObjectsFinal(gen.keeper)
+				v.gen.ctx.FindObjectsFinal(v.session)
 				return err
 			}
 			if len(handles) == 0 {
-				return gen.ctx.FindObjectsFinal(gen.keeper)
+				return v.gen.ctx.FindObjectsFinal(v.session)
 			}
 			all = append(all, handles...)
 		}
@@ -319,7 +392,7 @@ func (t *Token) find(gen *generation, template ...*pkcs11.Attribute) ([]pkcs11.O
 }
 
 // findKey finds and proves one key.
-func (t *Token) findKey(gen *generation, ref KeyRef) (*key, error) {
+func (v *visit) findKey(ref KeyRef) (*key, error) {
 	if ref.Label == "" || len(ref.ID) == 0 {
 		return nil, failure(ClassRefused, "find key", ref.Label, "a key is found by label and CKA_ID, both")
 	}
@@ -327,16 +400,16 @@ func (t *Token) findKey(gen *generation, ref KeyRef) (*key, error) {
 	if ref.Algorithm == Sealing {
 		class = pkcs11.CKO_SECRET_KEY
 	}
-	private, err := t.only(gen, ref, class)
+	private, err := v.only(ref, class)
 	if err != nil {
 		return nil, err
 	}
 	if ref.Algorithm != Sealing {
-		public, err := t.only(gen, ref, pkcs11.CKO_PUBLIC_KEY)
+		public, err := v.only(ref, pkcs11.CKO_PUBLIC_KEY)
 		if err != nil {
 			return nil, err
 		}
-		held, err := readPublic(gen, public, ref.Algorithm)
+		held, err := v.readPublic(public, ref.Algorithm)
 		if err != nil {
 			return nil, classify("read public key", ref.Label, err)
 		}
@@ -345,7 +418,7 @@ func (t *Token) findKey(gen *generation, ref KeyRef) (*key, error) {
 		}
 	}
 	k := &key{ref: ref, private: private}
-	if err := t.prove(gen, k); err != nil {
+	if err := v.prove(k); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -353,12 +426,12 @@ func (t *Token) findKey(gen *generation, ref KeyRef) (*key, error) {
 
 // only demands exactly one object of a class with the key's label and with its
 // CKA_ID, and that they are the same object.
-func (t *Token) only(gen *generation, ref KeyRef, class uint) (pkcs11.ObjectHandle, error) {
-	byID, err := t.find(gen, attribute(pkcs11.CKA_CLASS, class), attribute(pkcs11.CKA_ID, ref.ID))
+func (v *visit) only(ref KeyRef, class uint) (pkcs11.ObjectHandle, error) {
+	byID, err := v.find(attribute(pkcs11.CKA_CLASS, class), attribute(pkcs11.CKA_ID, ref.ID))
 	if err != nil {
 		return 0, err
 	}
-	byLabel, err := t.find(gen, attribute(pkcs11.CKA_CLASS, class), attribute(pkcs11.CKA_LABEL, ref.Label))
+	byLabel, err := v.find(attribute(pkcs11.CKA_CLASS, class), attribute(pkcs11.CKA_LABEL, ref.Label))
 	if err != nil {
 		return 0, err
 	}
@@ -368,10 +441,15 @@ func (t *Token) only(gen *generation, ref KeyRef, class uint) (pkcs11.ObjectHand
 	return byID[0], nil
 }
 
-func get(gen *generation, h pkcs11.ObjectHandle, kind uint) ([]byte, error) {
-	attributes, err := gen.ctx.GetAttributeValue(gen.keeper, h, []*pkcs11.Attribute{attribute(kind, nil)})
+// get reads one attribute; what the token says of it is classified.
+func (v *visit) get(h pkcs11.ObjectHandle, kind uint) ([]byte, error) {
+	var attributes []*pkcs11.Attribute
+	err := v.call("C_GetAttributeValue", func() (err error) {
+		attributes, err = v.gen.ctx.GetAttributeValue(v.session, h, []*pkcs11.Attribute{attribute(kind, nil)})
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, classify("C_GetAttributeValue", "", err)
 	}
 	if len(attributes) != 1 {
 		return nil, errors.New("the token answers no attribute")
@@ -380,8 +458,8 @@ func get(gen *generation, h pkcs11.ObjectHandle, kind uint) ([]byte, error) {
 }
 
 // readPublic reads a public key object and checks that it fits the algorithm.
-func readPublic(gen *generation, h pkcs11.ObjectHandle, a issuance.Algorithm) (crypto.PublicKey, error) {
-	point, err := get(gen, h, pkcs11.CKA_EC_POINT)
+func (v *visit) readPublic(h pkcs11.ObjectHandle, a issuance.Algorithm) (crypto.PublicKey, error) {
+	point, err := v.get(h, pkcs11.CKA_EC_POINT)
 	if err != nil {
 		return nil, err
 	}

@@ -6,29 +6,40 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"chancery/issuance"
 )
 
-// prove reads a key's attributes back, tries to wrap the key out, and uses it
+// prove reads a key's attributes back, tries to take the key out, and uses it
 // once. What a token was told is not what it did.
-func (t *Token) prove(gen *generation, k *key) error {
+func (v *visit) prove(k *key) error {
 	unsafe := func(format string, args ...any) error {
 		return failure(ClassKeyUnsafe, "prove key", k.ref.Label, format, args...)
 	}
-	k.attributes = readAttributes(gen, k.private)
+	var err error
+	if k.attributes, err = v.readAttributes(k.private); err != nil {
+		return classify("prove key", k.ref.Label, err)
+	}
 	for _, a := range k.attributes.demands(k.ref.Algorithm == Sealing) {
-		if a.is == nil && a.optional {
+		if a.is == nil && a.optional || a.is != nil && *a.is == a.want {
 			continue
 		}
-		if a.is == nil || *a.is != a.want {
-			return unsafe("%s is %s, it must be %v: the token does not protect this key", a.name, show(a.is), a.want)
+		if a.name == "CKA_LOCAL" && !v.marksLocal(k.ref.Algorithm) {
+			continue
 		}
+		return unsafe("%s is %s, it must be %v: the token does not protect this key", a.name, show(a.is), a.want)
 	}
-	refused, err := t.wrapOut(gen, k.private)
-	if err != nil {
-		return unsafe("%w", err)
+	if !k.attributes.ValueRefused {
+		return unsafe("the token tells the key's value: it is not a place for issuing keys")
 	}
-	k.attributes.WrapRefused = refused
-	return t.tryOut(gen, k)
+	var out string
+	if k.attributes.WrapRefused, out, err = v.wrapOut(k.private); err != nil {
+		return classify("prove key", k.ref.Label, err)
+	}
+	if out != "" {
+		return unsafe("the token let the key out by %s: it is not a place for issuing keys", out)
+	}
+	return v.tryOut(k)
 }
 
 func show(b *bool) string {
@@ -52,7 +63,7 @@ func (a Attributes) demands(sealing bool) []demand {
 		{"CKA_ALWAYS_SENSITIVE", a.AlwaysSensitive, true, false},
 		{"CKA_EXTRACTABLE", a.Extractable, false, false},
 		{"CKA_NEVER_EXTRACTABLE", a.NeverExtractable, true, false},
-		{"CKA_LOCAL", a.Local, true, false},
+		{"CKA_LOCAL", a.Local, true, true},
 		{"CKA_PRIVATE", a.Private, true, false},
 		{"CKA_MODIFIABLE", a.Modifiable, false, true},
 		{"CKA_UNWRAP", a.Unwrap, false, true},
@@ -63,22 +74,72 @@ func (a Attributes) demands(sealing bool) []demand {
 	}
 }
 
-func readAttributes(gen *generation, h pkcs11.ObjectHandle) Attributes {
-	read := func(kind uint) *bool {
-		value, err := get(gen, h, kind)
-		if err != nil || len(value) != 1 {
-			return nil
+func (v *visit) readAttributes(h pkcs11.ObjectHandle) (a Attributes, err error) {
+	for _, read := range []struct {
+		kind uint
+		to   **bool
+	}{
+		{pkcs11.CKA_SENSITIVE, &a.Sensitive}, {pkcs11.CKA_ALWAYS_SENSITIVE, &a.AlwaysSensitive},
+		{pkcs11.CKA_EXTRACTABLE, &a.Extractable}, {pkcs11.CKA_NEVER_EXTRACTABLE, &a.NeverExtractable},
+		{pkcs11.CKA_LOCAL, &a.Local}, {pkcs11.CKA_MODIFIABLE, &a.Modifiable}, {pkcs11.CKA_PRIVATE, &a.Private},
+		{pkcs11.CKA_SIGN, &a.Sign}, {pkcs11.CKA_ENCRYPT, &a.Encrypt}, {pkcs11.CKA_DECRYPT, &a.Decrypt},
+		{pkcs11.CKA_WRAP, &a.Wrap}, {pkcs11.CKA_UNWRAP, &a.Unwrap}, {pkcs11.CKA_DERIVE, &a.Derive},
+	} {
+		value, err := v.get(h, read.kind)
+		if ClassOf(err).heals() {
+			return a, err // a token that went away is not one that does not tell
 		}
-		b := value[0] != 0
-		return &b
+		if err == nil && len(value) == 1 {
+			is := value[0] != 0
+			*read.to = &is
+		}
 	}
-	return Attributes{
-		Sensitive: read(pkcs11.CKA_SENSITIVE), AlwaysSensitive: read(pkcs11.CKA_ALWAYS_SENSITIVE),
-		Extractable: read(pkcs11.CKA_EXTRACTABLE), NeverExtractable: read(pkcs11.CKA_NEVER_EXTRACTABLE),
-		Local: read(pkcs11.CKA_LOCAL), Modifiable: read(pkcs11.CKA_MODIFIABLE), Private: read(pkcs11.CKA_PRIVATE),
-		Sign: read(pkcs11.CKA_SIGN), Encrypt: read(pkcs11.CKA_ENCRYPT), Decrypt: read(pkcs11.CKA_DECRYPT),
-		Wrap: read(pkcs11.CKA_WRAP), Unwrap: read(pkcs11.CKA_UNWRAP), Derive: read(pkcs11.CKA_DERIVE),
+	value, err := v.get(h, pkcs11.CKA_VALUE)
+	if ClassOf(err).heals() {
+		return a, err
 	}
+	a.ValueRefused = err != nil || len(value) == 0
+	clear(value)
+	return a, nil
+}
+
+// marksLocal tells whether the module sets CKA_LOCAL on what it generates: it is
+// asked for a throw-away key. A module that cannot make one is held to the
+// standard.
+func (v *visit) marksLocal(a issuance.Algorithm) bool {
+	if v.fresh() != nil {
+		return true
+	}
+	var h pkcs11.ObjectHandle
+	err := v.call("C_GenerateKey", func() (err error) { h, err = throwAway(v.gen, v.session, a); return err })
+	if err != nil {
+		return true
+	}
+	value, err := v.get(h, pkcs11.CKA_LOCAL)
+	v.spoiled = true // the throw-away key ends with its session
+	return err != nil || len(value) != 1 || value[0] != 0
+}
+
+// throwAway makes a key that ends with its session, of the same kind as a's.
+func throwAway(gen *generation, session pkcs11.SessionHandle, a issuance.Algorithm) (pkcs11.ObjectHandle, error) {
+	if a == Sealing {
+		return wrappingKey(gen, session)
+	}
+	mechanism := uint(pkcs11.CKM_EC_KEY_PAIR_GEN)
+	if a == issuance.EdDSA {
+		mechanism = ckmEdwardsKeyGen
+	}
+	_, h, err := gen.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
+		[]*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_EC_PARAMS, curveParams(a)), attribute(pkcs11.CKA_VERIFY, true)},
+		[]*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_SIGN, true)})
+	return h, err
+}
+
+func wrappingKey(gen *generation, session pkcs11.SessionHandle) (pkcs11.ObjectHandle, error) {
+	return gen.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES), attribute(pkcs11.CKA_VALUE_LEN, 32),
+		attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_WRAP, true), attribute(pkcs11.CKA_ENCRYPT, true),
+	})
 }
 
 // wrappers are the mechanisms that a key is tried to be wrapped out with.
@@ -92,79 +153,81 @@ var wrappers = []struct {
 	{"CKM_AES_CBC_PAD", pkcs11.CKM_AES_CBC_PAD, true},
 }
 
-// wrapOut tries to take a key out under a throw-away wrapping key, and returns
-// the mechanisms that refused. It works in a session of its own, because an
-// error leaves a session unusable. A token that cannot make a wrapping key has
-// no way out by wrapping.
-func (t *Token) wrapOut(gen *generation, h pkcs11.ObjectHandle) (refused []string, err error) {
-	if !gen.mechs[pkcs11.CKM_AES_KEY_GEN] {
-		return nil, nil
+// wrapOut tries to take a key out under a throw-away wrapping key. It returns
+// the mechanisms that refused, or the one that let the key out. A token that
+// cannot make a wrapping key has no way out by wrapping.
+func (v *visit) wrapOut(h pkcs11.ObjectHandle) (refused []string, out string, err error) {
+	if !v.gen.mechs[pkcs11.CKM_AES_KEY_GEN] {
+		return nil, "", nil
 	}
 	for _, w := range wrappers {
-		if !gen.mechs[w.mechanism] {
+		if !v.gen.mechs[w.mechanism] {
 			continue
 		}
-		var out []byte
-		failed := t.timed("C_WrapKey", func() error {
-			session, err := gen.ctx.OpenSession(gen.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-			if err != nil {
-				return err
+		if err := v.fresh(); err != nil {
+			return nil, "", err
+		}
+		var wrapping pkcs11.ObjectHandle
+		if err := v.call("C_GenerateKey", func() (err error) { wrapping, err = wrappingKey(v.gen, v.session); return err }); err != nil {
+			if e := classify("C_GenerateKey", "", err); e.Class.heals() {
+				return nil, "", e
 			}
-			defer gen.ctx.CloseSession(session)
-			wrapping, err := gen.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, []*pkcs11.Attribute{
-				attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES), attribute(pkcs11.CKA_VALUE_LEN, 32),
-				attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_WRAP, true), attribute(pkcs11.CKA_ENCRYPT, true),
-			})
-			if err != nil {
-				return err
-			}
-			var parameter any
-			if w.iv {
-				parameter = make([]byte, 16)
-			}
-			out, err = gen.ctx.WrapKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(w.mechanism, parameter)}, wrapping, h)
+			return refused, "", nil
+		}
+		var parameter any
+		if w.iv {
+			parameter = make([]byte, 16)
+		}
+		var wrapped []byte
+		err := v.call("C_WrapKey", func() (err error) {
+			wrapped, err = v.gen.ctx.WrapKey(v.session, []*pkcs11.Mechanism{pkcs11.NewMechanism(w.mechanism, parameter)}, wrapping, h)
 			return err
 		})
-		if failed == nil && len(out) > 0 {
-			clear(out)
-			return nil, fmt.Errorf("the token let the key out by %s: it is not a place for issuing keys", w.name)
+		v.spoiled = true // the wrapping key ends with its session
+		switch {
+		case err == nil && len(wrapped) > 0:
+			clear(wrapped)
+			return nil, w.name, nil
+		case err != nil && classify("C_WrapKey", "", err).Class.heals():
+			return nil, "", classify("C_WrapKey", "", err) // a token that went away refused nothing
 		}
 		refused = append(refused, w.name)
 	}
-	return refused, nil
+	return refused, "", nil
 }
 
 // tryOut signs, or seals and opens, random bytes.
-func (t *Token) tryOut(gen *generation, k *key) error {
+func (v *visit) tryOut(k *key) error {
 	probe := append([]byte("chancery key proof\x00"), make([]byte, 32)...)
 	rand.Read(probe[len(probe)-32:])
-	session, err := t.session(gen)
-	if err != nil {
-		return classify("C_OpenSession", k.ref.Label, err)
-	}
-	err = t.timed("C_Sign", func() error {
-		if k.ref.Algorithm != Sealing {
-			_, err := signWith(gen, session, k, probe)
-			return err
-		}
-		sealed, err := sealWith(gen, session, k, probe, []byte("proof"))
-		if err != nil {
-			return err
-		}
-		opened, err := unsealWith(gen, session, k, sealed, []byte("proof"))
-		if err == nil && !bytes.Equal(opened, probe) {
-			err = failure(ClassBadSignature, "C_Decrypt", k.ref.Label, "what was sealed does not open to the same")
-		}
+	if err := v.fresh(); err != nil {
 		return err
-	})
-	if err != nil {
-		gen.ctx.CloseSession(session)
+	}
+	if k.ref.Algorithm != Sealing {
+		err := v.call("C_Sign", func() error {
+			_, err := signWith(v.gen, v.session, k, probe)
+			return err
+		})
+		if err != nil {
+			return classify("prove key", k.ref.Label, err)
+		}
+		return nil
+	}
+	if err := v.call("C_Encrypt", func() error { return sealAndOpen(v.gen, v.session, k, probe) }); err != nil {
 		return classify("prove key", k.ref.Label, err)
 	}
-	select {
-	case gen.idle <- session:
-	default:
-		gen.ctx.CloseSession(session)
-	}
 	return nil
+}
+
+// sealAndOpen seals a probe, opens it, and compares.
+func sealAndOpen(gen *generation, session pkcs11.SessionHandle, k *key, probe []byte) error {
+	sealed, err := sealWith(gen, session, k, probe, []byte("proof"))
+	if err != nil {
+		return err
+	}
+	opened, err := unsealWith(gen, session, k, sealed, []byte("proof"))
+	if err == nil && !bytes.Equal(opened, probe) {
+		err = failure(ClassBadSignature, "C_Decrypt", k.ref.Label, "what was sealed does not open to the same")
+	}
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	_ "crypto/sha256" // for crypto.Hash.New
 	_ "crypto/sha512"
+	"errors"
 	"io"
 	"math/big"
 
@@ -23,20 +24,13 @@ import (
 // verifies the signature before it returns it (promise P2). After a lost
 // session the token is opened anew and the signature tried once more.
 func (t *Token) Sign(ctx context.Context, label string, message []byte) ([]byte, error) {
-	var signature []byte
-	err := t.do(ctx, "C_Sign", label, func(gen *generation, session pkcs11.SessionHandle) error {
+	return do(ctx, t, "C_Sign", label, func(gen *generation, session pkcs11.SessionHandle) ([]byte, error) {
 		k := gen.keys[label]
 		if k == nil {
-			return failure(ClassKeyMissing, "C_Sign", label, "no such key is loaded")
+			return nil, failure(ClassKeyMissing, "C_Sign", label, "no such key is loaded")
 		}
-		var err error
-		signature, err = signWith(gen, session, k, message)
-		return err
+		return signWith(gen, session, k, message)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return signature, nil
 }
 
 func signWith(gen *generation, session pkcs11.SessionHandle, k *key, message []byte) ([]byte, error) {
@@ -72,7 +66,7 @@ func verify(public crypto.PublicKey, data, signature []byte) bool {
 	return false
 }
 
-// sealedOverhead is a sealed text's IV and tag.
+// A sealed text's IV and tag, in bytes.
 const (
 	ivSize  = 12
 	tagSize = 16
@@ -81,32 +75,47 @@ const (
 // Seal encrypts with AES-256-GCM inside the token under the key of a label;
 // aad is bound to the result and must be given again. The result is IV ‖
 // ciphertext ‖ tag.
-func (t *Token) Seal(ctx context.Context, label string, plaintext, aad []byte) (sealed []byte, err error) {
-	err = t.do(ctx, "C_Encrypt", label, func(gen *generation, session pkcs11.SessionHandle) error {
+func (t *Token) Seal(ctx context.Context, label string, plaintext, aad []byte) ([]byte, error) {
+	return do(ctx, t, "C_Encrypt", label, func(gen *generation, session pkcs11.SessionHandle) ([]byte, error) {
 		k := gen.keys[label]
 		if k == nil || k.ref.Algorithm != Sealing {
-			return failure(ClassKeyMissing, "C_Encrypt", label, "no such sealing key is loaded")
+			return nil, failure(ClassKeyMissing, "C_Encrypt", label, "no such sealing key is loaded")
 		}
-		sealed, err = sealWith(gen, session, k, plaintext, aad)
-		return err
+		return sealWith(gen, session, k, plaintext, aad)
 	})
-	return sealed, err
 }
 
 // Unseal opens what [Token.Seal] made; anything else is [ClassRefused].
-func (t *Token) Unseal(ctx context.Context, label string, sealed, aad []byte) (plaintext []byte, err error) {
+func (t *Token) Unseal(ctx context.Context, label string, sealed, aad []byte) ([]byte, error) {
 	if len(sealed) < ivSize+tagSize {
 		return nil, failure(ClassRefused, "C_Decrypt", label, "%d bytes are too short for a sealed text", len(sealed))
 	}
-	err = t.do(ctx, "C_Decrypt", label, func(gen *generation, session pkcs11.SessionHandle) error {
+	return do(ctx, t, "C_Decrypt", label, func(gen *generation, session pkcs11.SessionHandle) ([]byte, error) {
 		k := gen.keys[label]
 		if k == nil || k.ref.Algorithm != Sealing {
-			return failure(ClassKeyMissing, "C_Decrypt", label, "no such sealing key is loaded")
+			return nil, failure(ClassKeyMissing, "C_Decrypt", label, "no such sealing key is loaded")
 		}
-		plaintext, err = unsealWith(gen, session, k, sealed, aad)
-		return err
+		opened, err := unsealWith(gen, session, k, sealed, aad)
+		if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) && t.stillSeals(gen, k) {
+			err = notOurs(k)
+		}
+		return opened, err
 	})
-	return plaintext, err
+}
+
+// stillSeals tells a sealed text that does not open from a token that does not
+// work, where the token has one answer for both.
+func (t *Token) stillSeals(gen *generation, k *key) bool {
+	session, err := t.openSession(gen) // never waited for: the caller holds one
+	if err != nil {
+		return false
+	}
+	defer t.timed("C_CloseSession", func() error { return gen.ctx.CloseSession(session) })
+	return sealAndOpen(gen, session, k, []byte("probe")) == nil
+}
+
+func notOurs(k *key) error {
+	return failure(ClassRefused, "C_Decrypt", k.ref.Label, "it was not sealed by this key with this context")
 }
 
 func sealWith(gen *generation, session pkcs11.SessionHandle, k *key, plaintext, aad []byte) ([]byte, error) {
@@ -124,6 +133,9 @@ func sealWith(gen *generation, session pkcs11.SessionHandle, k *key, plaintext, 
 	if len(out) != len(plaintext)+tagSize {
 		return nil, failure(ClassBadSignature, "C_Encrypt", k.ref.Label, "%d bytes sealed to %d", len(plaintext), len(out))
 	}
+	if iv = params.IV(); len(iv) != ivSize { // some tokens choose it themselves
+		return nil, failure(ClassBadSignature, "C_Encrypt", k.ref.Label, "the token sealed with an IV of %d bytes", len(iv))
+	}
 	return append(iv, out...), nil
 }
 
@@ -134,9 +146,8 @@ func unsealWith(gen *generation, session pkcs11.SessionHandle, k *key, sealed, a
 		return nil, err
 	}
 	out, err := gen.ctx.Decrypt(session, sealed[ivSize:])
-	if rv, ok := err.(pkcs11.Error); ok && (rv == pkcs11.CKR_ENCRYPTED_DATA_INVALID || rv == pkcs11.CKR_GENERAL_ERROR || rv == pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE) {
-		// A tag that does not fit is the sealed text's fault, not the token's.
-		return nil, failure(ClassRefused, "C_Decrypt", k.ref.Label, "it was not sealed by this key with this context")
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_ENCRYPTED_DATA_INVALID)) || errors.Is(err, pkcs11.Error(pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE)) {
+		return nil, notOurs(k)
 	}
 	return out, err
 }
@@ -170,6 +181,7 @@ func (s *MessageSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, erro
 }
 
 // SignMessage signs a message as X.509 wants it: ECDSA as ASN.1 DER.
+// It waits no longer than [Config].CallTimeout once it is its turn.
 func (s *MessageSigner) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if opts != nil && opts.HashFunc() != s.alg.Hash() {
 		return nil, failure(ClassRefused, "sign", s.label, "%s is signed with %v, not %v", s.alg, s.alg.Hash(), opts.HashFunc())
