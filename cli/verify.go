@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +138,9 @@ func showReport(w io.Writer, r *verifier.Report) {
 	fmt.Fprintf(w, "\n  %s\n", verdict)
 }
 
+// shownAbove are the claims of an SD-JWT VC that stand in the heading already.
+var shownAbove = []string{"iss", "iat", "nbf", "exp", "vct"}
+
 // showCredential prints type, issuer, validity, chain and claims.
 func showCredential(w io.Writer, r *verifier.Report) {
 	rows := [][2]string{{"Type", r.Type}, {"Format", string(r.Format)}, {"Issuer", r.Issuer}, {"Signature", r.Algorithm}}
@@ -166,6 +170,9 @@ func showCredential(w io.Writer, r *verifier.Report) {
 		}
 	}
 	for _, c := range r.Claims {
+		if r.Format == verifier.SDJWT && len(c.Path) == 1 && slices.Contains(shownAbove, c.Path[0]) {
+			continue
+		}
 		title, name := "Claims", strings.Join(c.Path, ".")
 		if r.Format == verifier.Mdoc {
 			title, name = c.Path[0], strings.Join(c.Path[1:], ".")

@@ -125,6 +125,7 @@ func (v *verification) disclosures(payload map[string]any, texts []string) {
 			faults = append(faults, fmt.Sprintf("disclosure %d is referenced by no digest", i+1))
 		}
 	}
+	slices.SortStableFunc(u.claims, func(a, b Claim) int { return slices.Compare(a.Path, b.Path) })
 	v.report.Claims = append(v.report.Claims, u.claims...)
 	v.faults(checkDisclosures, source, faults, fmt.Sprintf("all %d match a digest; %d digests in all", len(texts), len(u.seen)))
 	if weak > 0 {
