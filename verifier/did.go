@@ -117,7 +117,7 @@ func (v *verification) webKey(did, kid string) (crypto.PublicKey, error) {
 		return nil, err
 	}
 	if v.o.Fetch == nil {
-		return nil, fmt.Errorf("offline: %s is needed", location)
+		return nil, fmt.Errorf("%s is needed, but nothing may be fetched: pin the issuer's key with --issuer-key", location)
 	}
 	data, err := v.o.Fetch(v.ctx, location)
 	if err != nil {

@@ -93,30 +93,18 @@ func (j *jws) readHeader() error {
 	return nil
 }
 
-// issuerKey finds the key that must have signed: x5c up to an anchor, the
-// issuer's DID, or a pinned key. The credential cannot choose to be trusted: a
+// issuerKey finds the key that must have signed: x5c up to an anchor, a pinned
+// key, or the issuer's did:web. The credential cannot choose to be trusted: a
 // DID that anybody can make is trusted only when its key is pinned.
 func (v *verification) issuerKey(j *jws, issuer string) (crypto.PublicKey, *x509.Certificate) {
 	const source = "SD-JWT VC §2.5; DID Core §3.2"
-	switch {
-	case len(j.chain) > 0:
+	if len(j.chain) > 0 {
 		leaf, anchor := v.chain(j.chain)
 		if leaf == nil {
 			return nil, nil
 		}
 		v.credentialSigner(leaf, anchor, issuer)
 		return leaf.PublicKey, leaf
-	case strings.HasPrefix(issuer, "did:web:"):
-		key, err := v.webKey(issuer, j.keyID)
-		v.verdict(checkTrust, source, err, "the key is in the DID document that the issuer's domain serves; the domain's TLS certificate is what is trusted")
-		return key, nil
-	case strings.HasPrefix(issuer, "did:"):
-		key, err := selfContainedKey(issuer)
-		if err == nil && !v.pinned(key) {
-			err = errors.New("anybody can make such a DID: pin its key with --issuer-key to trust it")
-		}
-		v.verdict(checkTrust, source, err, "the DID's key is one that is trusted")
-		return key, nil
 	}
 	for _, key := range v.o.IssuerKeys {
 		if checkedBy(j.suite, key, j.input, j.signature) == nil {
@@ -124,12 +112,18 @@ func (v *verification) issuerKey(j *jws, issuer string) (crypto.PublicKey, *x509
 			return key, nil
 		}
 	}
-	v.fail(checkTrust, source, "the credential has no x5c, its issuer is no DID, and none of the %d trusted keys signed it", len(v.o.IssuerKeys))
-	return nil, nil
-}
-
-func (v *verification) pinned(key crypto.PublicKey) bool {
-	return slices.ContainsFunc(v.o.IssuerKeys, func(k crypto.PublicKey) bool { return sameKey(k, key) })
+	var key crypto.PublicKey
+	err := fmt.Errorf("the credential has no x5c, its issuer is no DID, and none of the %d trusted keys signed it", len(v.o.IssuerKeys))
+	switch {
+	case strings.HasPrefix(issuer, "did:web:"):
+		key, err = v.webKey(issuer, j.keyID)
+	case strings.HasPrefix(issuer, "did:"):
+		if key, err = selfContainedKey(issuer); err == nil {
+			err = errors.New("anybody can make such a DID: pin its key with --issuer-key to trust it")
+		}
+	}
+	v.verdict(checkTrust, source, err, "the key is in the DID document that the issuer's domain serves; the domain's TLS certificate is what is trusted")
+	return key, nil
 }
 
 // credentialSigner holds the leaf of an SD-JWT VC or JWT VC against what such a

@@ -329,6 +329,23 @@ func TestJWTVCSampleIsFlawless(t *testing.T) {
 	}
 }
 
+// A pinned key needs no document, and trusts a DID that anybody can make.
+func TestPinnedKey(t *testing.T) {
+	s, o := newVCSample(t)
+	o.Fetch, o.IssuerKeys = nil, []crypto.PublicKey{s.key.Public()}
+	expectVerified(t, verify(t, []byte(signJWS(s.key, s.header, s.payload)), o))
+	data, err := json.Marshal(jwkOf(s.key.(*ecdsa.PrivateKey)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := "did:jwk:" + encodeURL(data)
+	s.payload["iss"], s.vc["issuer"], s.header["kid"] = issuer, issuer, issuer+"#0"
+	text := []byte(signJWS(s.key, s.header, s.payload))
+	expectVerified(t, verify(t, text, o))
+	o.IssuerKeys = []crypto.PublicKey{otherKey(t).Public()}
+	expectFailure(t, verify(t, text, o), checkTrust)
+}
+
 func TestJWTVCWithOneDefect(t *testing.T) {
 	for _, c := range []struct {
 		name, check string
