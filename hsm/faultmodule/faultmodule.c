@@ -5,7 +5,10 @@
 // Environment:
 //   FAULT_MODULE    the wrapped module's path
 //   FAULT_CONTROL   a file of orders, read again whenever it changes
-//   FAULT_STATS     a file that receives "NAME COUNT" lines at C_Finalize and on the order "stats"
+//   FAULT_STATS     a file that receives "NAME COUNT MICROSECONDS" lines at C_Finalize and on the order "stats";
+//                   the microseconds are those spent in the wrapped module, all calls together
+//   FAULT_INIT      the string that C_Initialize hands to the wrapped module as pReserved (NSS wants one),
+//                   for callers that cannot give one themselves
 //
 // Orders, one a line; NAME is a function such as C_Sign, or * for all:
 //   latency NAME MICROSECONDS      each call takes longer
@@ -16,9 +19,13 @@
 //   maxsessions N                  C_OpenSession answers CKR_SESSION_COUNT beyond N
 //   serial                         one call at a time
 //   corrupt COUNT                  flip a bit in the next COUNT signatures
+//   short COUNT                    cut the last byte off the next COUNT signatures
+//   der COUNT                      give the next COUNT signatures as ASN.1 DER instead of r and s
 //   hang NAME SECONDS              the next call stays out that long
 //   crash NAME                     the next call ends the process
 //   stats                          write the statistics now
+//
+// An order that is not understood ends the process: a test must not pass because a fault was misspelt.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -27,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef unsigned long ulong_t;
@@ -60,17 +68,19 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, one_at_a_time = PTHREAD
 static struct rule rules[KINDS][32];
 static int rule_count[KINDS];
 static ulong_t gone;
-static long corrupt, max_sessions, sessions, calls[FUNCTIONS];
+static long corrupt, cut, as_der, max_sessions, sessions, calls[FUNCTIONS], spent[FUNCTIONS];
 static int serial, kill_sessions;
 static struct timespec read_at;
 static long read_size = -1;
+static ino_t read_inode;
 static ulong_t last_slot;
 
 static int function_named(const char *name) {
 	if (strcmp(name, "*") == 0) return -1;
 	for (int i = 0; i < FUNCTIONS; i++)
 		if (strcmp(name, names[i]) == 0) return i;
-	return -2;
+	fprintf(stderr, "faultmodule: no function %s\n", name);
+	abort();
 }
 
 static void write_stats(void) {
@@ -79,7 +89,7 @@ static void write_stats(void) {
 	FILE *f = fopen(path, "w");
 	if (f == NULL) return;
 	for (int i = 0; i < FUNCTIONS; i++)
-		if (calls[i] > 0) fprintf(f, "%s %ld\n", names[i], calls[i]);
+		if (calls[i] > 0) fprintf(f, "%s %ld %ld\n", names[i], calls[i], spent[i]);
 	fclose(f);
 }
 
@@ -87,7 +97,7 @@ static void order(char *line) {
 	char verb[32] = "", name[64] = "", rv[32] = "0";
 	long a = 0, b = 0;
 	int n = sscanf(line, "%31s %63s %31s %ld %ld", verb, name, rv, &a, &b);
-	if (n < 1) return;
+	if (n < 1 || verb[0] == '#') return;
 	int kind = strcmp(verb, "fail") == 0 ? FAIL : strcmp(verb, "late") == 0 ? LATE : strcmp(verb, "latency") == 0 ? LATENCY
 		: strcmp(verb, "hang") == 0 ? HANG : strcmp(verb, "crash") == 0 ? CRASH : KINDS;
 	if (kind < KINDS && rule_count[kind] < 32) {
@@ -98,7 +108,13 @@ static void order(char *line) {
 	else if (strcmp(verb, "maxsessions") == 0) max_sessions = atol(name);
 	else if (strcmp(verb, "serial") == 0) serial = 1;
 	else if (strcmp(verb, "corrupt") == 0) corrupt = n > 1 ? atol(name) : 1;
+	else if (strcmp(verb, "short") == 0) cut = n > 1 ? atol(name) : 1;
+	else if (strcmp(verb, "der") == 0) as_der = n > 1 ? atol(name) : 1;
 	else if (strcmp(verb, "stats") == 0) write_stats();
+	else {
+		fprintf(stderr, "faultmodule: no order %s, or too many of them\n", verb);
+		abort();
+	}
 }
 
 // read_orders reads the control file when it has changed; lock is held.
@@ -107,11 +123,12 @@ static void read_orders(void) {
 	struct stat s;
 	if (path == NULL) return;
 	if (stat(path, &s) != 0) memset(&s, 0, sizeof s);
-	if (s.st_size == read_size && s.st_mtim.tv_sec == read_at.tv_sec && s.st_mtim.tv_nsec == read_at.tv_nsec) return;
+	if (s.st_ino == read_inode && s.st_size == read_size && s.st_mtim.tv_sec == read_at.tv_sec && s.st_mtim.tv_nsec == read_at.tv_nsec) return;
 	read_at = s.st_mtim;
 	read_size = s.st_size;
+	read_inode = s.st_ino;
 	memset(rule_count, 0, sizeof rule_count);
-	gone = 0; corrupt = 0; max_sessions = 0; serial = 0; kill_sessions = 0;
+	gone = 0; corrupt = 0; cut = 0; as_der = 0; max_sessions = 0; serial = 0; kill_sessions = 0;
 	FILE *f = fopen(path, "r");
 	if (f == NULL) return;
 	char line[256];
@@ -134,6 +151,47 @@ static struct rule *due(int kind, int function) {
 	return NULL;
 }
 
+// integer writes a big-endian number as a DER INTEGER and returns its length.
+static ulong_t integer(unsigned char *to, const unsigned char *from, ulong_t n) {
+	while (n > 1 && *from == 0) { from++; n--; }
+	ulong_t sign = *from >> 7;
+	to[0] = 2;
+	to[1] = (unsigned char)(n + sign);
+	to[2] = 0;
+	memcpy(to + 2 + sign, from, n);
+	return 2 + sign + n;
+}
+
+// spoil changes a signature as ordered; lock is held. The buffer has room for
+// ten bytes more than P-256's signature, as callers that ask for none cannot be
+// given DER.
+static void spoil(unsigned char *signature, ulong_t *length) {
+	if (corrupt > 0) { corrupt--; signature[7] ^= 1; }
+	if (cut > 0) { cut--; --*length; }
+	if (as_der > 0 && *length == 64) {
+		unsigned char der[80] = { 0x30 };
+		as_der--;
+		ulong_t n = integer(der + 2, signature, 32);
+		n += integer(der + 2 + n, signature + 32, 32);
+		der[1] = (unsigned char)n;
+		*length = n + 2;
+		memcpy(signature, der, *length);
+	}
+}
+
+static long microseconds(void) {
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000L + now.tv_nsec / 1000;
+}
+
+// reserved_for returns what C_Initialize is called with.
+static ulong_t reserved_for(ulong_t given) {
+	static struct { void *create, *destroy, *lock, *unlock; ulong_t flags; void *reserved; } arguments = { 0, 0, 0, 0, 2, 0 };
+	arguments.reserved = getenv("FAULT_INIT");
+	return arguments.reserved == NULL ? given : (ulong_t)&arguments;
+}
+
 static ulong_t dispatch(int f, ulong_t a, ulong_t b, ulong_t c, ulong_t d, ulong_t e, ulong_t g, ulong_t h, ulong_t i) {
 	function_t real = (function_t)inner->function[f];
 	pthread_mutex_lock(&lock);
@@ -154,13 +212,17 @@ static ulong_t dispatch(int f, ulong_t a, ulong_t b, ulong_t c, ulong_t d, ulong
 	if (in_line) pthread_mutex_lock(&one_at_a_time);
 	if (hang_s > 0) sleep((unsigned)hang_s);
 	if (slow_us > 0) usleep((useconds_t)slow_us);
+	if (f == F_INITIALIZE) a = reserved_for(a);
+	long began = microseconds();
 	ulong_t rv = gone_rv ? gone_rv : fail_rv ? fail_rv : real(a, b, c, d, e, g, h, i);
+	long took = microseconds() - began;
 	if (in_line) pthread_mutex_unlock(&one_at_a_time);
 	pthread_mutex_lock(&lock);
 	if (rv == 0 && f == F_OPEN_SESSION) { sessions++; last_slot = a; }
 	if (rv == 0 && f == F_CLOSE_SESSION) sessions--;
 	if (f == F_CLOSE_ALL || f == F_FINALIZE || closing) sessions = 0;
-	if (rv == 0 && f == F_SIGN && d != 0 && corrupt > 0) { corrupt--; ((unsigned char *)d)[7] ^= 1; }
+	spent[f] += took;
+	if (rv == 0 && f == F_SIGN && d != 0) spoil((unsigned char *)d, (ulong_t *)e);
 	if (f == F_FINALIZE) write_stats();
 	pthread_mutex_unlock(&lock);
 	return late_rv ? late_rv : rv;

@@ -1,15 +1,15 @@
-// Package hsmtest gives tests real tokens: SoftHSM in a folder of its own, and
-// the fault module around it. It is for tests of this and other packages.
+// Package hsmtest gives tests real tokens: SoftHSM in a folder of its own, a TPM
+// (tpm2-pkcs11 on swtpm), NSS softokn, SoftHSM behind another process (p11-kit),
+// and the fault module around any of them. It is for tests of this and other
+// packages. A token that is not installed skips the test and names the package
+// of Debian's that has it.
 package hsmtest
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
-	"sync"
 	"testing"
 )
 
@@ -19,19 +19,37 @@ const PIN = "123456"
 // Label is the token's label.
 const Label = "chancery-test"
 
-// modulePaths are the places where Debian puts SoftHSM's module.
-var modulePaths = []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"}
+// libraries is where Debian puts this machine's libraries.
+var libraries = map[string]string{"amd64": "/usr/lib/x86_64-linux-gnu", "arm64": "/usr/lib/aarch64-linux-gnu"}[runtime.GOARCH]
+
+// need returns the first of the files that exists, or skips and names the package.
+func need(t testing.TB, debian string, files ...string) string {
+	t.Helper()
+	for _, file := range files {
+		if filepath.IsAbs(file) {
+			if _, err := os.Stat(file); err == nil {
+				return file
+			}
+		} else if path, err := exec.LookPath(file); err == nil {
+			return path
+		}
+	}
+	t.Skipf("%s is not on this machine: apt-get install %s", files[0], debian)
+	return ""
+}
+
+// run runs a program that must succeed.
+func run(t testing.TB, name string, arguments ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, arguments...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", name, err, out)
+	}
+}
 
 // Module returns the path of SoftHSM's module, or skips with the reason.
 func Module(t testing.TB) string {
 	t.Helper()
-	for _, path := range modulePaths {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	t.Skip("SoftHSM is not installed: apt-get install softhsm2")
-	return ""
+	return need(t, "softhsm2", "/usr/lib/softhsm/libsofthsm2.so", libraries+"/softhsm/libsofthsm2.so")
 }
 
 // SoftHSM makes a token in a folder of its own, sets SOFTHSM2_CONF for this
@@ -56,86 +74,5 @@ func SoftHSM(t testing.TB) (directory string) {
 // AddToken makes a further token beside the one of [SoftHSM].
 func AddToken(t testing.TB, label string) {
 	t.Helper()
-	out, err := exec.Command("softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "87654321").CombinedOutput()
-	if err != nil {
-		t.Fatalf("softhsm2-util: %v: %s", err, out)
-	}
-}
-
-var faultModule = sync.OnceValues(func() (string, error) {
-	_, here, _, _ := runtime.Caller(0)
-	dir, err := os.MkdirTemp("", "chancery-faultmodule-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "faultmodule.so")
-	out, err := exec.Command("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden", "-o", path,
-		filepath.Join(filepath.Dir(here), "..", "faultmodule", "faultmodule.c"), "-ldl", "-lpthread").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("the fault module does not build: %w: %s", err, out)
-	}
-	return path, nil
-})
-
-// Fault is the fault module around another module.
-type Fault struct {
-	// Module is the path to open instead of the wrapped module's.
-	Module         string
-	control, stats string
-}
-
-// WithFaults builds the fault module around module and sets its environment for
-// this process and its children.
-func WithFaults(t testing.TB, module string) *Fault {
-	t.Helper()
-	path, err := faultModule()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	// The module is loaded once for each path, and its state is the process's;
-	// a copy for each test keeps them apart.
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &Fault{Module: filepath.Join(dir, "faultmodule.so"), control: filepath.Join(dir, "control"), stats: filepath.Join(dir, "stats")}
-	if err := os.WriteFile(f.Module, data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("FAULT_MODULE", module)
-	t.Setenv("FAULT_CONTROL", f.control)
-	t.Setenv("FAULT_STATS", f.stats)
-	f.Order(t)
-	return f
-}
-
-// Order replaces the fault module's orders; none means that all is well.
-func (f *Fault) Order(t testing.TB, orders ...string) {
-	t.Helper()
-	next := f.control + ".new"
-	if err := os.WriteFile(next, []byte(strings.Join(orders, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(next, f.control); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Calls returns how often each function was called, as written at C_Finalize.
-func (f *Fault) Calls(t testing.TB) map[string]int {
-	t.Helper()
-	data, err := os.ReadFile(f.stats)
-	if err != nil {
-		t.Fatal(err)
-	}
-	calls := map[string]int{}
-	for line := range strings.Lines(string(data)) {
-		var name string
-		var n int
-		if _, err := fmt.Sscan(line, &name, &n); err == nil {
-			calls[name] = n
-		}
-	}
-	return calls
+	run(t, "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "87654321")
 }
