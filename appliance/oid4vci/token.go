@@ -1,0 +1,301 @@
+package oid4vci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"chancery/appliance/store"
+	"chancery/issuance/jws"
+)
+
+// detailType is the authorization_details type (OpenID4VCI 1.0 §5.1.1).
+const detailType = "openid_credential"
+
+// tokenRequest is a token request that was read, with nothing looked up yet.
+type tokenRequest struct {
+	code    string
+	txCode  *string
+	details string
+	scope   string
+	client  string
+}
+
+// detail is one element of authorization_details.
+type detail struct {
+	Type          string          `json:"type"`
+	Configuration string          `json:"credential_configuration_id"`
+	Claims        json.RawMessage `json:"claims,omitempty"`
+	Locations     json.RawMessage `json:"locations,omitempty"`
+	Identifiers   []string        `json:"credential_identifiers"`
+}
+
+type tokenResponse struct {
+	AccessToken string   `json:"access_token"`
+	TokenType   string   `json:"token_type"`
+	ExpiresIn   int      `json:"expires_in"`
+	Scope       string   `json:"scope,omitempty"`
+	Details     []detail `json:"authorization_details,omitempty"`
+}
+
+// serveToken is the token endpoint (OpenID4VCI 1.0 §6).
+func (i *Issuer) serveToken(w http.ResponseWriter, r *http.Request) string {
+	response, err := i.redeem(r)
+	if err != nil {
+		return i.failed(w, r, err)
+	}
+	body, err := jws.Marshal(response)
+	if err != nil {
+		return i.failed(w, r, err)
+	}
+	w.Header()["Pragma"] = []string{"no-cache"}
+	writeJSON(w, http.StatusOK, body)
+	return "ok"
+}
+
+func badRequest(description string) *refusal {
+	return refuse(http.StatusBadRequest, "invalid_request", description)
+}
+
+// readForm reads the body's parameters: each once, none from the URL (RFC 6749 §3.2).
+func readForm(r *http.Request) (url.Values, error) {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+		return nil, badRequest("the body must be application/x-www-form-urlencoded")
+	}
+	data, err := readBody(r, maxForm)
+	if err != nil {
+		return nil, err
+	}
+	return parseForm(string(data))
+}
+
+func parseForm(body string) (url.Values, error) {
+	form, err := url.ParseQuery(body)
+	if err != nil {
+		return nil, badRequest("the body is not form-encoded")
+	}
+	for name, values := range form {
+		// RFC 8707 §2 lets resource be repeated.
+		if len(values) > 1 && name != "resource" {
+			return nil, badRequest("a parameter is there more than once")
+		}
+	}
+	return form, nil
+}
+
+// readBody reads at most limit bytes.
+func readBody(r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, refuse(http.StatusRequestEntityTooLarge, "invalid_request", "the body is too long")
+	}
+	var data []byte
+	var err error
+	if r.ContentLength > 0 {
+		data = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, data)
+	} else {
+		data, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
+	}
+	switch {
+	case err != nil:
+		return nil, badRequest("the body could not be read")
+	case int64(len(data)) > limit:
+		return nil, refuse(http.StatusRequestEntityTooLarge, "invalid_request", "the body is too long")
+	}
+	return data, nil
+}
+
+// parseToken holds a request against everything that needs no look-up, in the
+// order of RFC 6749 §5.2: form, grant, client.
+func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, error) {
+	switch grant := form.Get("grant_type"); {
+	case grant == "":
+		return tokenRequest{}, badRequest("grant_type is missing")
+	case grant != GrantType:
+		return tokenRequest{}, refuse(http.StatusBadRequest, "unsupported_grant_type", "only the pre-authorized code grant is supported")
+	}
+	if r.Header.Get("Authorization") != "" || form.Get("client_secret") != "" || form.Get("client_assertion") != "" {
+		e := refuse(http.StatusUnauthorized, "invalid_client", "this way of client authentication is not supported")
+		e.challenge = `Basic realm="token"`
+		return tokenRequest{}, e
+	}
+	if form.Get("client_id") == "" && !*i.options.AnonymousAccess {
+		return tokenRequest{}, refuse(http.StatusBadRequest, "invalid_client", "client_id is required")
+	}
+	t := tokenRequest{code: form.Get("pre-authorized_code"), details: form.Get("authorization_details"), scope: form.Get("scope"), client: form.Get("client_id")}
+	if t.code == "" {
+		return tokenRequest{}, badRequest("pre-authorized_code is missing")
+	}
+	if len(t.client) > 1024 {
+		return tokenRequest{}, refuse(http.StatusBadRequest, "invalid_client", "client_id is too long")
+	}
+	if tx := form.Get("tx_code"); tx != "" {
+		t.txCode = &tx
+	}
+	return t, nil
+}
+
+// redeem carries a token request out. The store spends the code last, after the
+// transaction code and whatever the request selects have been found right.
+func (i *Issuer) redeem(r *http.Request) (*tokenResponse, error) {
+	form, err := readForm(r)
+	if err != nil {
+		return nil, err
+	}
+	request, err := i.parseToken(r, form)
+	if err != nil {
+		return nil, err
+	}
+	var s selection
+	lifetime := i.options.AccessTokenLifetime.Std()
+	token, err := i.store.Redeem(r.Context(), store.Redemption{
+		Code: request.code, TransactionCode: request.txCode, Lifetime: lifetime, Client: request.client,
+		Select: func(offered []string) ([]string, bool, error) {
+			var err error
+			s, err = i.choose(offered, request)
+			return s.granted, len(s.details) > 0, err
+		},
+	})
+	invalidGrant := func(description string) error { return refuse(http.StatusBadRequest, "invalid_grant", description) }
+	switch {
+	case errors.Is(err, store.ErrCode):
+		return nil, invalidGrant("the pre-authorized code is not valid")
+	case errors.Is(err, store.ErrTransactionCodeWrong):
+		return nil, invalidGrant("the transaction code is wrong")
+	case errors.Is(err, store.ErrTransactionCodeMissing):
+		return nil, badRequest("tx_code is missing")
+	case errors.Is(err, store.ErrTransactionCodeUnexpected):
+		return nil, badRequest("tx_code was not asked for")
+	case err != nil:
+		return nil, err
+	}
+	return &tokenResponse{AccessToken: token.Token, TokenType: "Bearer", ExpiresIn: int(lifetime.Seconds()), Scope: s.scope, Details: s.details}, nil
+}
+
+// selection is what a token request picks from an offer.
+type selection struct {
+	granted []string
+	details []detail // as answered
+	scope   string   // as answered; empty when it is what was asked for
+}
+
+// choose reads authorization_details and scope. Without either the whole offer
+// is granted and no authorization_details are volunteered: a wallet that got
+// them would have to use credential identifiers (OpenID4VCI 1.0 §8.2).
+func (i *Issuer) choose(offered []string, request tokenRequest) (s selection, err error) {
+	if request.details != "" {
+		if s.details, err = parseDetails(request.details, offered); err != nil {
+			return s, err
+		}
+		for _, d := range s.details {
+			if !slices.Contains(s.granted, d.Configuration) {
+				s.granted = append(s.granted, d.Configuration)
+			}
+		}
+	}
+	if err := i.chooseByScope(offered, request.scope, &s); err != nil {
+		return s, err
+	}
+	if len(s.granted) == 0 {
+		s.granted = offered
+	}
+	return s, nil
+}
+
+// chooseByScope adds the offered configurations that scope names. Unknown
+// values are ignored (OpenID4VCI 1.0 §5.1.2). When credential identifiers are
+// given out, scopes select nothing more: one token has one way of asking.
+func (i *Issuer) chooseByScope(offered []string, scope string, s *selection) error {
+	if scope == "" {
+		return nil
+	}
+	var granted []string
+	for value := range strings.FieldsSeq(scope) {
+		known, covered := false, false
+		for _, c := range i.ordered {
+			if c.Scope != value {
+				continue
+			}
+			known = true
+			if slices.Contains(offered, c.ID) {
+				covered = true
+				if len(s.details) == 0 && !slices.Contains(s.granted, c.ID) {
+					s.granted = append(s.granted, c.ID)
+				}
+			}
+		}
+		if known && !covered {
+			return refuse(http.StatusBadRequest, "invalid_scope", "a scope is not covered by the offer")
+		}
+		if covered {
+			granted = append(granted, value)
+		}
+	}
+	if answer := strings.Join(granted, " "); answer != scope {
+		s.scope = answer
+	}
+	return nil
+}
+
+func badDetails(description string) error {
+	return refuse(http.StatusBadRequest, "invalid_authorization_details", description)
+}
+
+// parseDetails reads authorization_details (RFC 9396 §2, OpenID4VCI 1.0 §5.1.1):
+// a non-empty array of objects, each naming one offered configuration once.
+// Unknown members are ignored.
+func parseDetails(text string, offered []string) ([]detail, error) {
+	object, err := jws.Object([]byte(`{"d":` + text + `}`))
+	if err != nil {
+		return nil, badDetails("authorization_details is not JSON without duplicate members")
+	}
+	elements, ok := object["d"].([]any)
+	if len(object) != 1 || !ok || len(elements) == 0 || len(elements) > store.MaxConfigurations {
+		return nil, badDetails("authorization_details must be an array with elements")
+	}
+	var out []detail
+	seen := map[string]bool{}
+	for _, e := range elements {
+		members, ok := e.(map[string]any)
+		if !ok {
+			return nil, badDetails("an element is not an object")
+		}
+		if members["type"] != detailType {
+			return nil, badDetails("type must be " + detailType)
+		}
+		id, _ := members["credential_configuration_id"].(string)
+		if id == "" || !slices.Contains(offered, id) {
+			return nil, badDetails("credential_configuration_id must name an offered configuration")
+		}
+		if seen[id] {
+			return nil, badDetails("a configuration is named twice")
+		}
+		seen[id] = true
+		d := detail{Type: detailType, Configuration: id, Identifiers: []string{identifierOf(id)}}
+		for name, into := range map[string]*json.RawMessage{"claims": &d.Claims, "locations": &d.Locations} {
+			if value, has := members[name]; has {
+				if list, ok := value.([]any); !ok || len(list) == 0 {
+					return nil, badDetails(name + " must be an array with elements")
+				}
+				if *into, err = jws.Marshal(value); err != nil {
+					return nil, fmt.Errorf("authorization_details: %w", err)
+				}
+			}
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// identifierOf names the one dataset that an offer holds for a configuration.
+func identifierOf(configuration string) string { return configuration + "#1" }
+
+// configurationOf is its inverse; false when the identifier is not of that form.
+func configurationOf(identifier string) (string, bool) { return strings.CutSuffix(identifier, "#1") }
