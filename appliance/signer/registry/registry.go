@@ -95,6 +95,8 @@ type Registry struct {
 	Open map[int64]audit.Entry
 	// LastSeq is the last event of each source.
 	LastSeq map[string]uint64
+	// Each, when set, sees every entry that Replay takes.
+	Each func(index int64, e audit.Entry)
 }
 
 // New returns an empty registry.
@@ -108,6 +110,9 @@ func (r *Registry) Replay(index int64, leaf []byte) error {
 	e, err := audit.ParseEntry(leaf)
 	if err != nil {
 		return err
+	}
+	if r.Each != nil {
+		r.Each(index, e)
 	}
 	switch e.Kind {
 	case audit.KindKeyCreated:
