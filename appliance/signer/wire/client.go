@@ -221,6 +221,12 @@ func (c *Client) Checkpoint(ctx context.Context) (CheckpointResponse, error) {
 	return out, c.call(ctx, OpCheckpoint, nil, &out, true)
 }
 
+// Evidence asks what the token and its keys are (admin.sock).
+func (c *Client) Evidence(ctx context.Context) (EvidenceResponse, error) {
+	var out EvidenceResponse
+	return out, c.call(ctx, OpEvidence, nil, &out, true)
+}
+
 // Pause makes the signer drain and let token and log go (admin.sock), until
 // [Client.Resume], or until its connection is closed.
 func (c *Client) Pause(ctx context.Context) error { return c.call(ctx, OpPause, nil, nil, true) }

@@ -25,9 +25,10 @@ const (
 	OpStatus      Op = "status"        // nothing → StatusResponse
 )
 
-// The operations that admin.sock has besides.
+// The operations of admin.sock, which has identities and status too.
 const (
 	OpCheckpoint Op = "checkpoint" // nothing → CheckpointResponse
+	OpEvidence   Op = "evidence"   // nothing → EvidenceResponse
 	OpPause      Op = "pause"      // the signer drains and lets token and log go, for a ceremony
 	OpResume     Op = "resume"     // the signer opens a new generation
 )
@@ -193,6 +194,12 @@ type StatusResponse struct {
 // CheckpointResponse holds the newest checkpoint, a C2SP signed note.
 type CheckpointResponse struct {
 	Note []byte `cbor:"note"`
+}
+
+// EvidenceResponse tells an auditor what the token and its keys are.
+type EvidenceResponse struct {
+	// JSON is signer.Evidence.
+	JSON []byte `cbor:"json"`
 }
 
 // Error is an error answer.
