@@ -1,0 +1,244 @@
+// Package signer is the signer daemon: the one process with the token's PIN,
+// the vendor's module and the audit log. It knows no HTTP.
+//
+// A request to sign goes one way: the to-be-signed bytes are parsed and held
+// against the key's profile; what is about to be signed is written to the log
+// and durable; the token signs and the signature is verified; the outcome is
+// written and durable; then, and only then, the answer leaves. Requests that
+// come together share the two commits. Whatever breaks the chain refuses the
+// signature, and when the log's state is not known any more the process ends:
+// the next start looks, and closes intents that have no outcome.
+//
+// A generation is the time between opening token and log and closing them. A
+// ceremony, which is another process, takes place between two generations.
+package signer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chancery/appliance/signer/wire"
+	"chancery/config"
+	"chancery/hsm"
+)
+
+// Exit statuses of chancery-signer, for the service manager.
+const (
+	// ExitFailure asks for another start.
+	ExitFailure = 1
+	// ExitHung says that a call into the token's module did not return.
+	ExitHung = 70
+	// ExitPIN says that the token refused the PIN: another start would bring it
+	// nearer to being locked (RestartPreventExitStatus=).
+	ExitPIN = 78
+)
+
+// Options are what the daemon needs besides its configuration.
+type Options struct {
+	Logger *slog.Logger
+	// Now is the clock; nil is the machine's.
+	Now func() time.Time
+	// Version goes into the log's entry of each start.
+	Version string
+	// Ready is called once the sockets are served; nil does nothing. Under
+	// systemd the service manager is told as well.
+	Ready func()
+}
+
+// Server is the running daemon.
+type Server struct {
+	cfg     *config.Config
+	logger  *slog.Logger
+	now     func() time.Time
+	version string
+
+	// life is held shared by every request and exclusively by whatever opens or
+	// closes a generation; it guards core and pauser. So a pause waits for the
+	// requests that are under way, and those that come after it find no core.
+	life   sync.RWMutex
+	core   *core       // nil while paused and after the end
+	pauser *connection // who paused; its end resumes
+
+	admitted   atomic.Int64  // requests in front of the token
+	signatures atomic.Uint64 // answered since the start
+	generation atomic.Uint64 // of the list of identities
+
+	fatal chan error // the first reason to end
+}
+
+// New checks what can be checked without the token.
+func New(cfg *config.Config, o Options) (*Server, error) {
+	if _, err := os.Stat(cfg.Signer.Module); err != nil {
+		return nil, fmt.Errorf("signer.module: %w: install the token's PKCS#11 module or correct the path", err)
+	}
+	s := &Server{cfg: cfg, logger: o.Logger, now: o.Now, version: o.Version, fatal: make(chan error, 1)}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	// A list of identities that anybody remembers from an earlier process is older.
+	s.generation.Store(uint64(s.now().UnixMilli()))
+	return s, nil
+}
+
+// Run opens token and log, serves both sockets until ctx ends, and closes
+// everything in order. A nil error means a clean end.
+func Run(ctx context.Context, cfg *config.Config, o Options) error {
+	s, err := New(cfg, o)
+	if err != nil {
+		return err
+	}
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	sockets, err := s.listen()
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	var wait sync.WaitGroup
+	for _, socket := range sockets {
+		wait.Go(func() { socket.serve(serving, s) })
+	}
+	wait.Go(func() { s.watchdog(serving) })
+	notify("READY=1")
+	s.logger.Info("serving", "log_size", s.current().log.Size(), "keys", len(s.current().keys))
+	if o.Ready != nil {
+		o.Ready()
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-s.fatal:
+		s.logger.Error("stopping", "error", err.Error())
+	}
+	notify("STOPPING=1")
+	stop()
+	wait.Wait()
+	return errors.Join(err, s.close())
+}
+
+// fail ends the process: the state is not known any more, or nothing that this
+// process can do will help.
+func (s *Server) fail(err error) {
+	select {
+	case s.fatal <- err:
+	default:
+	}
+}
+
+// current returns the generation's core, nil while paused.
+func (s *Server) current() *core {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	return s.core
+}
+
+// open begins a generation.
+func (s *Server) open(ctx context.Context) error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	return s.openLocked(ctx)
+}
+
+func (s *Server) openLocked(ctx context.Context) error {
+	c, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	s.core, s.pauser = c, nil
+	return nil
+}
+
+// close ends the generation, if there is one.
+func (s *Server) close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.core == nil {
+		return nil
+	}
+	c := s.core
+	s.core = nil
+	return c.end()
+}
+
+// pause drains and lets token and log go, for a ceremony. It is done when it
+// was done already; the connection that did it first keeps it.
+func (s *Server) pause(_ context.Context, cn *connection) error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.core == nil {
+		return nil
+	}
+	c := s.core
+	s.core, s.pauser = nil, cn
+	s.logger.Info("paused")
+	if err := c.end(); err != nil {
+		s.fail(fmt.Errorf("pause: %w", err))
+		return err
+	}
+	return nil
+}
+
+// resume begins a new generation. When that fails the process ends: what the
+// ceremony left is then for the next start to explain.
+func (s *Server) resume(ctx context.Context) error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.core != nil {
+		return nil
+	}
+	if err := s.openLocked(ctx); err != nil {
+		s.fail(fmt.Errorf("resume: %w", err))
+		return err
+	}
+	s.logger.Info("resumed", "keys", len(s.core.keys))
+	return nil
+}
+
+// gone resumes when the connection that paused is closed: its process died.
+func (s *Server) gone(ctx context.Context, cn *connection) {
+	s.life.RLock()
+	mine := s.pauser == cn
+	s.life.RUnlock()
+	if !mine || ctx.Err() != nil {
+		return
+	}
+	s.logger.Warn("the connection that paused the signer is gone")
+	if err := s.resume(ctx); err != nil {
+		s.logger.Error("resume", "error", err.Error())
+	}
+}
+
+// status answers for readiness and metrics, also while paused.
+func (s *Server) status() wire.StatusResponse {
+	r := wire.StatusResponse{State: "paused", Keys: map[string]bool{}, Signatures: s.signatures.Load(),
+		QueueLimit: s.cfg.Signer.Queue, PID: os.Getpid()}
+	r.Queue = int(max(0, s.admitted.Load()-int64(s.cfg.Signer.Sessions)))
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.core == nil {
+		return r
+	}
+	s.core.describe(&r)
+	return r
+}
+
+// ExitStatus returns the process's exit status for Run's error.
+func ExitStatus(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case hsm.ClassOf(err) == hsm.ClassPINRefused:
+		return ExitPIN
+	}
+	return ExitFailure
+}
