@@ -13,13 +13,17 @@ typedef struct { unsigned char major, minor; void *function[68]; } ck_function_l
 
 enum { index_login = 18, index_sign_init = 42, index_sign = 43 };
 
-static void *chancery_list(const char *path) {
-	void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (module == NULL) return NULL;
-	ck_ulong (*get)(ck_function_list **) = dlsym(module, "C_GetFunctionList");
-	ck_function_list *list = NULL;
-	if (get == NULL || get(&list) != 0) return NULL;
-	return list;
+// The binding's context: the library's handle and the module's function list.
+typedef struct { void *handle; void *list; } binding_ctx;
+
+// chancery_list returns the function list of the binding's context, or NULL when
+// the module gave none or the context is not what this file takes it for. The
+// library is never unloaded: modules leave threads and handlers behind.
+static void *chancery_list(const char *path, const void *context) {
+	const binding_ctx *c = context;
+	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (library == NULL || c == NULL || c->handle != library) return NULL;
+	return c->list;
 }
 
 static ck_ulong chancery_login(const void *p, ck_ulong session, ck_ulong user, unsigned char *pin, ck_ulong length) {
@@ -53,11 +57,13 @@ import (
 // functions is the module's function list.
 type functions struct{ list unsafe.Pointer }
 
-// loadFunctions finds the function list of a module that is loaded already.
-func loadFunctions(path string) (functions, error) {
+// loadFunctions finds the function list that the binding uses. Asking the module
+// for it once more would not do: some modules (p11-kit's client) answer with
+// another one each time, which has a life of its own.
+func loadFunctions(path string, ctx *pkcs11.Ctx) (functions, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
-	list := C.chancery_list(name)
+	list := C.chancery_list(name, *(*unsafe.Pointer)(unsafe.Pointer(ctx)))
 	if list == nil {
 		return functions{}, errors.New("the module gives no function list")
 	}

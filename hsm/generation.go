@@ -62,7 +62,12 @@ func (t *Token) openGeneration() (*generation, error) {
 	if ctx == nil {
 		return nil, failure(ClassTokenGone, "open", "", "%s cannot be loaded: is it a PKCS#11 module for this machine?", t.cfg.Module)
 	}
-	gen := &generation{ctx: ctx, pool: pool{change: sync.NewCond(&sync.Mutex{})}, keys: map[string]*key{}, mechs: map[uint]bool{}}
+	fn, err := loadFunctions(t.cfg.Module, ctx)
+	if err != nil {
+		ctx.Destroy()
+		return nil, failure(ClassTokenGone, "open", "", "%s: %w", t.cfg.Module, err)
+	}
+	gen := &generation{ctx: ctx, fn: fn, pool: pool{change: sync.NewCond(&sync.Mutex{})}, keys: map[string]*key{}, mechs: map[uint]bool{}}
 	if err := t.initialize(ctx); err != nil {
 		ctx.Destroy()
 		return nil, err
@@ -102,13 +107,10 @@ func (t *Token) initialize(ctx *pkcs11.Ctx) error {
 
 // enter selects the slot, opens the keeper session and logs in.
 func (t *Token) enter(gen *generation) error {
-	var err error
-	if gen.fn, err = loadFunctions(t.cfg.Module); err != nil {
-		return failure(ClassTokenGone, "open", "", "%w", err)
-	}
 	if err := t.selectSlot(gen); err != nil {
 		return err
 	}
+	var err error
 	if gen.keeper, err = t.openSession(gen); err != nil {
 		return classify("C_OpenSession", "", err)
 	}

@@ -295,6 +295,12 @@ func (v *visit) readPublic(h pkcs11.ObjectHandle, a issuance.Algorithm) (crypto.
 	if err != nil {
 		return nil, err
 	}
+	return parsePoint(point, a)
+}
+
+// parsePoint reads the value of CKA_EC_POINT: an uncompressed point, or
+// Ed25519's 32 bytes.
+func parsePoint(point []byte, a issuance.Algorithm) (crypto.PublicKey, error) {
 	// Correct tokens wrap the point in a DER OCTET STRING, some give it bare.
 	var inner []byte
 	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {
@@ -311,9 +317,11 @@ func (v *visit) readPublic(h pkcs11.ObjectHandle, a issuance.Algorithm) (crypto.
 		if curve == nil {
 			return nil, fmt.Errorf("algorithm %q has no public key", a)
 		}
-		if public, err = ecdsa.ParseUncompressedPublicKey(curve, point); err != nil {
+		key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+		if err != nil {
 			return nil, err
 		}
+		public = key
 	}
 	if got, err := issuance.AlgorithmFor(public); err != nil || got != a {
 		return nil, fmt.Errorf("the key is for %s, not for %s", got, a)

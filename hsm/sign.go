@@ -193,9 +193,13 @@ func (s *MessageSigner) SignMessage(_ io.Reader, message []byte, opts crypto.Sig
 	return DER(raw)
 }
 
-// DER turns a raw ECDSA signature r‖s into ASN.1 DER (RFC 3279 §2.2.3).
+// DER turns a raw ECDSA signature r‖s into ASN.1 DER (RFC 3279 §2.2.3). Halves
+// of different length are an error.
 func DER(raw []byte) ([]byte, error) {
 	n := len(raw) / 2
+	if n == 0 || len(raw)%2 != 0 {
+		return nil, failure(ClassRefused, "sign", "", "%d bytes are not r and s of one length", len(raw))
+	}
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1BigInt(new(big.Int).SetBytes(raw[:n]))
