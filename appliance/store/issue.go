@@ -54,12 +54,15 @@ type Grant struct {
 	// Identified tells that the token response named credential identifiers,
 	// which the wallet must use then (OpenID4VCI 1.0 §8.2).
 	Identified bool
+	// Client is the token request's client_id, or "".
+	Client string
 
 	store           *Store
 	release         func()
 	id, epoch       int64
 	uuid            []byte
-	pending         int64
+	pending         int64 // granted and not yet issued
+	grantedSet      int64
 	wrapped, sealed []byte
 }
 
@@ -80,9 +83,9 @@ func (s *Store) Grant(ctx context.Context, token string) (*Grant, error) {
 		found                bool
 	)
 	err = s.db.Read(ctx, func(r *database.Reader) (err error) {
-		found, err = r.Row(`SELECT o.uuid, o.state, o.configurations, o.token_hash, o.token_expires, o.identified, o.pending, coalesce(o.epoch, 0), o.wrapped, c.sealed
+		found, err = r.Row(`SELECT o.uuid, o.state, o.configurations, o.token_hash, o.token_expires, o.identified, o.client, o.granted, o.pending, coalesce(o.epoch, 0), o.wrapped, c.sealed
 			FROM offers o LEFT JOIN claims c ON c.offer = o.id WHERE o.id = ?`, []any{id},
-			[]any{&g.uuid, &state, &configurations, &hash, &expires, &g.Identified, &g.pending, &g.epoch, &g.wrapped, &g.sealed})
+			[]any{&g.uuid, &state, &configurations, &hash, &expires, &g.Identified, &g.Client, &g.grantedSet, &g.pending, &g.epoch, &g.wrapped, &g.sealed})
 		return err
 	})
 	if err == nil && (!found || !same(hash, secret.hash()) || State(state) != Redeemed || !s.now().Before(timeOf(expires))) {
@@ -111,8 +114,13 @@ func (g *Grant) Release() {
 // issued yet.
 func (g *Grant) Allows(configuration string) bool { return g.pending&g.bit(configuration) != 0 }
 
-// Covers tells whether the offer names the configuration.
-func (g *Grant) Covers(configuration string) bool { return g.bit(configuration) != 0 }
+// Covers tells whether the token was granted for the configuration.
+func (g *Grant) Covers(configuration string) bool { return g.grantedSet&g.bit(configuration) != 0 }
+
+// Done tells whether the token covered the configuration and it was issued.
+func (g *Grant) Done(configuration string) bool {
+	return g.Covers(configuration) && !g.Allows(configuration)
+}
 
 func (g *Grant) bit(configuration string) int64 {
 	for i, id := range g.Configurations {
@@ -155,7 +163,7 @@ func (g *Grant) Issue(ctx context.Context, configuration string, credentials []C
 			return s.record(tx, Event{Time: now, Kind: "credential.withheld", Actor: "appliance", Subject: g.Offer, Detail: map[string]string{"credential": credentials[0].ID}})
 		}
 		var n int64
-		if left|g.bit(configuration) != g.granted() {
+		if g.pending != g.grantedSet { // not the first
 			if _, err := tx.Row("SELECT count(*) FROM credentials WHERE offer = ?", []any{g.id}, []any{&n}); err != nil {
 				return err
 			}
@@ -182,10 +190,6 @@ func (g *Grant) Issue(ctx context.Context, configuration string, credentials []C
 	g.pending = left
 	return nil
 }
-
-// granted is every configuration's bit: an offer that still has them all has
-// no credential yet.
-func (g *Grant) granted() int64 { return 1<<len(g.Configurations) - 1 }
 
 // advance takes the configuration's bit away, or ends the offer with the last one.
 func (g *Grant) advance(tx *database.Tx, left int64, now time.Time) (bool, error) {

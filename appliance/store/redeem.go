@@ -16,6 +16,8 @@ type Redemption struct {
 	TransactionCode *string
 	// Lifetime is the access token's.
 	Lifetime time.Duration
+	// Client is the request's client_id, or "".
+	Client string
 	// Select, when set, is called with the offer's configurations once code and
 	// transaction code are right and before anything is spent. It returns those
 	// to be granted, and whether credential identifiers are given out for them.
@@ -117,11 +119,11 @@ func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error)
 			return RedeemedToken{}, err
 		}
 	}
-	return s.spend(ctx, row, granted, identified, now, r.Lifetime)
+	return s.spend(ctx, row, granted, identified, now, r)
 }
 
 // spend is the one conditional UPDATE.
-func (s *Store) spend(ctx context.Context, row offerRow, granted []string, identified bool, now time.Time, lifetime time.Duration) (RedeemedToken, error) {
+func (s *Store) spend(ctx context.Context, row offerRow, granted []string, identified bool, now time.Time, r Redemption) (RedeemedToken, error) {
 	pending, err := bits(row.configurations, granted)
 	if err != nil {
 		return RedeemedToken{}, err
@@ -130,12 +132,12 @@ func (s *Store) spend(ctx context.Context, row offerRow, granted []string, ident
 	if err != nil {
 		return RedeemedToken{}, err
 	}
-	expires := now.Add(lifetime)
+	expires := now.Add(r.Lifetime)
 	id := formatUUID(row.uuid)
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
-		n, err := tx.Exec(`UPDATE offers SET state = 2, redeemed_at = ?, due_at = ?, token_hash = ?, token_expires = ?, identified = ?, pending = ?, tx_mac = NULL
+		n, err := tx.Exec(`UPDATE offers SET state = 2, redeemed_at = ?, due_at = ?, token_hash = ?, token_expires = ?, identified = ?, client = ?, granted = ?, pending = ?, tx_mac = NULL
 			WHERE id = ? AND state IN (0, 1) AND code_hash = ? AND tx_mac IS ? AND (tx_mac IS NULL OR attempts_left > 0) AND expires_at > ?`,
-			millis(now), millis(expires), token.hash(), millis(expires), identified, pending,
+			millis(now), millis(expires), token.hash(), millis(expires), identified, r.Client, pending, pending,
 			row.id, row.codeHash, row.txMAC, millis(now))
 		if err != nil {
 			return err

@@ -38,7 +38,9 @@ CREATE TABLE offers (
 	attempts_left  INTEGER NOT NULL,
 	token_hash     BLOB,            -- SHA-256 of the access token's secret
 	token_expires  INTEGER NOT NULL DEFAULT 0,
+	client         TEXT NOT NULL DEFAULT '', -- the token request's client_id
 	identified     INTEGER NOT NULL DEFAULT 0, -- credential_identifiers were returned
+	granted        INTEGER NOT NULL DEFAULT 0, -- what the token covers
 	pending        INTEGER NOT NULL DEFAULT 0, -- granted and not yet issued
 	epoch          INTEGER,         -- NULL once shredded
 	wrapped        BLOB             -- the offer's own key, wrapped by the epoch's
@@ -71,6 +73,11 @@ CREATE TABLE outbox (
 	subject TEXT NOT NULL,
 	detail  TEXT NOT NULL           -- JSON object of strings, or empty
 ) STRICT;
+
+CREATE TABLE configurations (
+	id      TEXT PRIMARY KEY,       -- of a credential configuration in force
+	version TEXT NOT NULL           -- of its file
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE operators (
 	id           INTEGER PRIMARY KEY,
