@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -16,11 +15,11 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"chancery/appliance/audit"
+	"chancery/appliance/database"
 	"chancery/appliance/signer/registry"
 	"chancery/appliance/signer/wire"
 	"chancery/config"
 	"chancery/hsm"
-	"chancery/issuance"
 )
 
 // core is one generation: the log, the token, and the keys that the log names.
@@ -63,8 +62,9 @@ func (s *Server) begin(ctx context.Context) (*core, error) {
 		registry: registry.New(), keys: map[string]*key{}, notices: make(chan hsm.Class, 64), refusals: newLimiter(refusalBurst, refusalPause)}
 	recent := map[string][]time.Time{}
 	c.registry.Each = func(_ int64, e audit.Entry) { remember(recent, e, c.now()) }
-	log, err := audit.Open(c.cfg.Signer.Database, c.registry.Replay, c.verifier)
-	if errors.Is(err, fs.ErrNotExist) {
+	log, err := audit.Open(c.cfg.Signer.Database, c.registry.Replay,
+		func() note.Verifier { return c.registry.NoteVerifier(c.cfg.Signer.Origin) })
+	if errors.Is(err, database.ErrMissing) {
 		return nil, fmt.Errorf("%w: make it with \"chancery-signer init\"", err)
 	}
 	if err != nil {
@@ -109,7 +109,7 @@ func (c *core) start(ctx context.Context, version string, recent map[string][]ti
 		return err
 	}
 	c.sealing = sealing.Label
-	if c.notary, err = c.checkpointSigner(); err != nil {
+	if c.notary, err = c.registry.NoteSigner(c.cfg.Signer.Origin, c.signCheckpoint); err != nil {
 		return err
 	}
 	if err := c.openToken(ctx); err != nil {
@@ -168,16 +168,11 @@ func (c *core) openToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var refs []hsm.KeyRef
-	for _, k := range c.registry.Sorted() {
-		ref, err := k.Ref()
-		if err != nil {
-			token.Close()
-			return err
-		}
-		refs = append(refs, ref)
+	refs, err := c.registry.Refs()
+	if err == nil {
+		err = token.Load(ctx, refs)
 	}
-	if err := token.Load(ctx, refs); err != nil {
+	if err != nil {
 		token.Close()
 		return err
 	}
@@ -287,57 +282,13 @@ func (c *core) describe(r *wire.StatusResponse) {
 	_, r.CheckpointSize = c.log.LatestCheckpoint()
 }
 
-// checkpointKey finds the key that signs checkpoints.
-func (c *core) checkpointKey() (registry.Key, error) {
-	k, err := c.registry.Sole(wire.PurposeCheckpoint)
-	if err == nil && k.Algorithm != issuance.EdDSA && k.Algorithm != issuance.ES256 {
-		err = fmt.Errorf("key %q: checkpoints are signed with EdDSA or ES256, not %s", k.Label, k.Algorithm)
-	}
-	return k, err
-}
-
-// verifier gives the log its checkpoint key after the replay.
-func (c *core) verifier() note.Verifier {
-	k, err := c.checkpointKey()
-	if err != nil {
-		return nil
-	}
-	public, err := k.Public()
-	if err != nil {
-		return nil
-	}
-	vkey, err := audit.VerifierKey(c.cfg.Signer.Origin, public)
-	if err != nil {
-		return nil
-	}
-	v, err := audit.NewVerifier(vkey)
-	if err != nil {
-		return nil
-	}
-	return v
-}
-
-// checkpointSigner signs notes in the token.
-func (c *core) checkpointSigner() (note.Signer, error) {
-	k, err := c.checkpointKey()
+// signCheckpoint has the token sign a checkpoint's text.
+func (c *core) signCheckpoint(label string, text []byte) ([]byte, error) {
+	token, err := c.ready()
 	if err != nil {
 		return nil, err
 	}
-	public, err := k.Public()
-	if err != nil {
-		return nil, err
-	}
-	return audit.NewSigner(c.log.Origin(), public, func(message []byte) ([]byte, error) {
-		token, err := c.ready()
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), c.cfg.Signer.OperationTimeout.Std())
-		defer cancel()
-		raw, err := token.Sign(ctx, k.Label, message)
-		if err != nil || k.Algorithm == issuance.EdDSA {
-			return raw, err
-		}
-		return hsm.DER(raw)
-	})
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.Signer.OperationTimeout.Std())
+	defer cancel()
+	return token.Sign(ctx, label, text)
 }

@@ -189,6 +189,19 @@ func (r *Registry) Sorted() []Key {
 	return keys
 }
 
+// Refs returns what the token must hold, by label.
+func (r *Registry) Refs() ([]hsm.KeyRef, error) {
+	var refs []hsm.KeyRef
+	for _, k := range r.Sorted() {
+		ref, err := k.Ref()
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, ref)
+	}
+	return refs, nil
+}
+
 // KeyEntry returns the log entry that records a key.
 func KeyEntry(k Key, now time.Time) ([]byte, error) {
 	return entry(audit.Entry{Time: audit.Stamp(now), Kind: audit.KindKeyCreated, Actor: "ceremony", Key: k.Label}, k)
