@@ -26,6 +26,8 @@ type Deps struct {
 	Log      *audit.Log
 	Registry *registry.Registry
 	Now      time.Time
+	// Issuer is the appliance's Credential Issuer Identifier; the plan is for it.
+	Issuer string
 	// Spool is the folder for the transcript.
 	Spool string
 }
@@ -64,6 +66,9 @@ func Run(ctx context.Context, planPath string, deps Deps) (*Result, error) {
 	plan, err := ParsePlan(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", planPath, err)
+	}
+	if plan.Issuer != deps.Issuer {
+		return nil, fmt.Errorf("%s: issuer: %q is not the appliance's identifier %q: certificates and CRL would point elsewhere", planPath, plan.Issuer, deps.Issuer)
 	}
 	if !filepath.IsAbs(plan.Output) {
 		plan.Output = filepath.Join(filepath.Dir(planPath), plan.Output)
@@ -329,11 +334,12 @@ func (a *act) record(ctx context.Context, text string) error {
 
 // checkpoint signs the log as it is now, when there is a checkpoint key.
 func (a *act) checkpoint(ctx context.Context) error {
-	key, err := a.Registry.Sole(wire.PurposeCheckpoint)
-	if err != nil {
+	if _, err := a.Registry.Sole(wire.PurposeCheckpoint); err != nil {
 		return nil // a later ceremony makes it; the signer does not start without
 	}
-	signer, err := registry.NoteSigner(a.Token, key, a.Log.Origin())
+	signer, err := a.Registry.NoteSigner(a.Log.Origin(), func(label string, text []byte) ([]byte, error) {
+		return a.Token.Sign(ctx, label, text)
+	})
 	if err != nil {
 		return err
 	}
