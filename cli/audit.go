@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bytes"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -39,7 +37,8 @@ var auditVerify = command{
 	help: `Every byte of the file is accounted for, every entry is hashed again, and every
 checkpoint must be signed and fit the tree. --checkpoint compares with a checkpoint
 that was kept elsewhere: then a log that was cut or rewritten as a whole is noticed,
-too. With --proof a proof of "audit prove" is checked instead; no copy is needed.
+too. With --proof a proof of "audit prove" is checked instead; no copy is needed, and
+--checkpoint demands that the proof is about that checkpoint.
 
 Exit status 0 when the log is sound, 1 when it is not.`,
 	set: func(flags *flag.FlagSet) func(*session, []string) error {
@@ -47,41 +46,41 @@ Exit status 0 when the log is sound, 1 when it is not.`,
 		key.declare(flags)
 		var kept list
 		flags.Var(&kept, "checkpoint", "`FILE` with a checkpoint that was kept elsewhere; may be repeated")
-		proof := flags.String("proof", "", "check this `FILE` of proofs instead of a log")
+		proof := flags.String("proof", "", "check this `FILE` with a proof instead of a log")
 		asJSON := flags.Bool("json", false, "print the report as JSON")
 		return func(s *session, args []string) error {
 			vkey, err := key.key(s)
 			if err != nil {
 				return err
 			}
+			var notes [][]byte
+			for _, file := range kept {
+				data, err := s.readFile(file, "--checkpoint")
+				if err != nil {
+					return err
+				}
+				notes = append(notes, data)
+			}
 			if *proof != "" {
 				if err := none(args); err != nil {
 					return err
 				}
-				return s.verifyProofs(*proof, vkey, *asJSON)
+				return s.verifyProof(*proof, vkey, notes, *asJSON)
 			}
 			path, err := one(args, "the copy of signer.db")
 			if err != nil {
 				return err
 			}
-			return s.verifyLog(path, vkey, kept, *asJSON)
+			return s.verifyLog(path, vkey, notes, *asJSON)
 		}
 	},
 }
 
-func (s *session) verifyLog(path, vkey string, kept []string, asJSON bool) error {
-	var notes [][]byte
-	for _, file := range kept {
-		data, err := s.readFile(file, "--checkpoint")
-		if err != nil {
-			return err
-		}
-		notes = append(notes, data)
-	}
+func (s *session) verifyLog(path, vkey string, kept [][]byte, asJSON bool) error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("audit verify: %w", plainPathError(path, err))
 	}
-	report, err := audit.Verify(path, vkey, notes...)
+	report, err := audit.Verify(path, vkey, kept...)
 	if err != nil {
 		return fmt.Errorf("audit verify: %w", err)
 	}
@@ -118,14 +117,17 @@ func showAudit(s *session, r *audit.Report) {
 
 var auditProve = command{
 	name: "audit prove", args: "signer.db",
-	summary: "Prove that entries are in the log, for somebody who has only the public key",
-	help: `Prints a JSON array with each entry, its audit path and the signed checkpoint. "chancery
-audit verify --proof" checks it.`,
+	summary: "Prove what is in the log to somebody who has only the public key",
+	help: `Prints a proof as JSON, under the newest checkpoint of the copy: with --credential or
+--index that entries are in the log, with --checkpoint that nothing under a checkpoint
+that was kept elsewhere was changed, moved or dropped since. Both may be asked for at
+once. "chancery audit verify --proof" checks it.`,
 	set: func(flags *flag.FlagSet) func(*session, []string) error {
 		var key keyFlags
 		key.declare(flags)
 		credential := flags.String("credential", "", "prove the entries of this credential `ID`")
-		index := flags.Int64("index", -1, "prove the entry with this number, from 0")
+		index := flags.Int64("index", -1, "prove the entry with this `NUMBER`, from 0")
+		kept := flags.String("checkpoint", "", "prove that the log goes on from the checkpoint in `FILE`")
 		return func(s *session, args []string) error {
 			path, err := one(args, "the copy of signer.db")
 			if err != nil {
@@ -135,51 +137,58 @@ audit verify --proof" checks it.`,
 			if err != nil {
 				return err
 			}
-			if (*credential == "") == (*index < 0) {
-				return usage("audit prove: give one of --credential and --index")
+			var wanted audit.Wanted
+			switch {
+			case *credential != "" && *index >= 0:
+				return usage("--credential and --index exclude each other")
+			case *credential != "":
+				wanted.Match = func(_ int64, e audit.Entry) bool { return e.Credential == *credential }
+			case *index >= 0:
+				wanted.Match = func(i int64, _ audit.Entry) bool { return i == *index }
+			case *kept == "":
+				return usage("audit prove: give --credential, --index or --checkpoint")
 			}
-			proofs, err := audit.Prove(path, vkey, func(i int64, e audit.Entry) bool {
-				return i == *index || *credential != "" && e.Credential == *credential
-			})
+			if *kept != "" {
+				if wanted.Kept, err = s.readFile(*kept, "--checkpoint"); err != nil {
+					return err
+				}
+			}
+			proof, err := audit.Prove(path, vkey, wanted)
 			if err != nil {
 				return fmt.Errorf("audit prove: %w", err)
 			}
-			return printJSON(s.Stdout, proofs)
+			return printJSON(s.Stdout, proof)
 		}
 	},
 }
 
-func (s *session) verifyProofs(path, vkey string, asJSON bool) error {
+// verifyProof checks a proof, and that its older checkpoint is the one in kept.
+func (s *session) verifyProof(path, vkey string, kept [][]byte, asJSON bool) error {
 	data, err := s.readFile(path, "--proof")
 	if err != nil {
 		return err
 	}
-	var proofs []audit.Proof
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&proofs); err != nil || len(proofs) == 0 {
-		return fmt.Errorf("--proof: %s holds no proofs as \"audit prove\" prints them", path)
+	proof, err := audit.ParseProof(data)
+	if err != nil {
+		return fmt.Errorf("--proof: %s: %w", path, err)
 	}
-	var entries []audit.Entry
-	for i, p := range proofs {
-		// The leaf was hashed as one line; printing may have spread it out.
-		var leaf bytes.Buffer
-		if err := json.Compact(&leaf, p.Leaf); err != nil {
-			return fmt.Errorf("--proof: proof %d: %w", i+1, err)
-		}
-		p.Leaf = leaf.Bytes()
-		entry, checkpoint, err := audit.VerifyProof(p, vkey)
-		if err != nil {
-			fmt.Fprintf(s.Stdout, "  Entry %d: NOT PROVEN: %v\n", p.Index, err)
-			return errFailed
-		}
-		entries = append(entries, entry)
-		if !asJSON {
-			fmt.Fprintf(s.Stdout, "  Entry %d, %s, is in the log of %d entries under root %s\n", p.Index, entry.Kind, checkpoint.Size, checkpoint.Root)
-		}
+	proven, err := audit.VerifyProof(proof, vkey, kept...)
+	if err != nil {
+		fmt.Fprintln(s.Stdout, fill("NOT PROVEN: "+printable(err.Error()), "  ", columns))
+		return errFailed
 	}
 	if asJSON {
-		return printJSON(s.Stdout, entries)
+		return printJSON(s.Stdout, proven)
+	}
+	table(s.Stdout, "  ", [][2]string{
+		{"Log", proven.Checkpoint.Origin},
+		{"Checkpoint", fmt.Sprintf("%d entries, root %s", proven.Checkpoint.Size, proven.Checkpoint.Root)},
+	})
+	for i, e := range proven.Entries {
+		fmt.Fprintf(s.Stdout, "  Entry %d, %s, is in the log:\n    %s\n", proof.Entries[i].Index, printable(string(e.Kind)), printable(proof.Entries[i].Leaf))
+	}
+	if proven.Kept != nil {
+		fmt.Fprintf(s.Stdout, "  The %d entries under the kept checkpoint, root %s, stand unchanged at its beginning\n", proven.Kept.Size, proven.Kept.Root)
 	}
 	fmt.Fprintln(s.Stdout, "\n  PROVEN")
 	return nil

@@ -126,6 +126,21 @@ func verify(t testing.TB, path string, k key, kept ...[]byte) *Report {
 	return r
 }
 
+// newest returns the newest checkpoint in a copy.
+func newest(t testing.TB, path string) []byte {
+	t.Helper()
+	c, err := openCopy(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	signed, err := c.newestCheckpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
 func TestASoundLogVerifies(t *testing.T) {
 	for _, kind := range []string{"ed25519", "p256"} {
 		k := newKey(t, kind)
@@ -263,10 +278,7 @@ func TestForgeriesAreNoticed(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filled(t, k, 20)
-			kept, err := newestCheckpoint(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			kept := newest(t, path)
 			db, err := database.Open(path, schema)
 			if err != nil {
 				t.Fatal(err)
@@ -292,28 +304,27 @@ func TestForgeriesAreNoticed(t *testing.T) {
 func TestProofs(t *testing.T) {
 	k := newKey(t, "p256")
 	path := filled(t, k, 33)
-	proofs, err := Prove(path, k.vkey, func(_ int64, e Entry) bool { return e.Subject == "offer-17" })
-	if err != nil || len(proofs) != 1 {
-		t.Fatalf("%v, %d proofs", err, len(proofs))
+	proof, err := Prove(path, k.vkey, Wanted{Match: func(_ int64, e Entry) bool { return e.Subject == "offer-17" }})
+	if err != nil || len(proof.Entries) != 1 {
+		t.Fatalf("%v, %+v", err, proof)
 	}
-	e, c, err := VerifyProof(proofs[0], k.vkey)
-	if err != nil || e.Subject != "offer-17" || c.Size != 34 {
-		t.Fatalf("%v %+v %+v", err, e, c)
+	proven, err := VerifyProof(proof, k.vkey)
+	if err != nil || proven.Entries[0].Subject != "offer-17" || proven.Checkpoint.Size != 34 {
+		t.Fatalf("%v %+v", err, proven)
 	}
 	for name, change := range map[string]func(p *Proof){
-		"leaf":       func(p *Proof) { p.Leaf = leaf(t, 18) },
-		"index":      func(p *Proof) { p.Index++ },
-		"path":       func(p *Proof) { p.Path = p.Path[1:] },
+		"leaf":       func(p *Proof) { p.Entries[0].Leaf = string(leaf(t, 18)) },
+		"index":      func(p *Proof) { p.Entries[0].Index++ },
+		"path":       func(p *Proof) { p.Entries[0].Path = p.Entries[0].Path[1:] },
 		"checkpoint": func(p *Proof) { p.Checkpoint = strings.Replace(p.Checkpoint, "34", "35", 1) },
 	} {
-		p := proofs[0]
-		p.Path = append([]string{}, p.Path...)
-		change(&p)
-		if _, _, err := VerifyProof(p, k.vkey); err == nil {
+		p := &Proof{Checkpoint: proof.Checkpoint, Entries: []EntryProof{proof.Entries[0]}}
+		change(p)
+		if _, err := VerifyProof(p, k.vkey); err == nil {
 			t.Errorf("a proof with another %s verifies", name)
 		}
 	}
-	if _, err := Prove(path, k.vkey, func(int64, Entry) bool { return false }); err == nil {
+	if _, err := Prove(path, k.vkey, Wanted{Match: func(int64, Entry) bool { return false }}); err == nil {
 		t.Error("no match is no proof")
 	}
 }
@@ -323,15 +334,21 @@ func TestTreeEqualsTlog(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(0, 200).Draw(t, "n")
 		var edge tree
-		var all hashes
+		var leaves []tlog.Hash
+		reader := nodes{}
 		for i := range n {
 			h := tlog.RecordHash([]byte(fmt.Sprint(i, rapid.Byte().Draw(t, "b"))))
 			edge.add(h)
-			if err := all.add(int64(i), h); err != nil {
-				t.Fatal(err)
-			}
+			leaves = append(leaves, h)
 		}
-		want, err := tlog.TreeHash(int64(n), &all)
+		if err := reader.want(func(r tlog.HashReader) error { _, err := tlog.TreeHash(int64(n), r); return err }); err != nil {
+			t.Fatal(err)
+		}
+		var again tree
+		for _, h := range leaves {
+			again.addNode(h, reader.keep)
+		}
+		want, err := tlog.TreeHash(int64(n), reader)
 		if err != nil || edge.root() != want {
 			t.Fatalf("%d leaves: %v, want %v (%v)", n, edge.root(), want, err)
 		}

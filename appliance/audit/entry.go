@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -78,11 +77,27 @@ type Entry struct {
 	Detail json.RawMessage `json:"detail,omitempty"`
 }
 
-// Stamp renders a time as entries carry it.
-func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+const stampLayout = "2006-01-02T15:04:05.000Z"
 
-// Marshal returns the leaf's bytes.
+// Stamp renders a time as entries carry it.
+func Stamp(t time.Time) string { return t.UTC().Format(stampLayout) }
+
+// Marshal returns the leaf's bytes. Text that is not UTF-8 is refused: the next
+// start would refuse the log.
 func (e Entry) Marshal() ([]byte, error) {
+	for _, text := range append([]string{e.Time, string(e.Kind), e.Actor, e.Key, e.Credential, e.Offer, e.Configuration,
+		string(e.Format), e.ValidUntil, e.Hash, e.Reason, e.Subject, e.Source, string(e.Detail)}, e.Types...) {
+		if !utf8.ValidString(text) {
+			return nil, fmt.Errorf("an entry of kind %q holds text that is not UTF-8", e.Kind)
+		}
+	}
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	return e.encode()
+}
+
+func (e Entry) encode() ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
@@ -96,8 +111,23 @@ func (e Entry) Marshal() ([]byte, error) {
 	return leaf, nil
 }
 
-// ParseEntry reads a leaf. It refuses unknown members, further lines, and a
-// missing time or kind.
+// check demands what every entry has.
+func (e Entry) check() error {
+	if e.Kind == "" {
+		return errors.New("an entry needs a kind")
+	}
+	if t, err := time.Parse(stampLayout, e.Time); err != nil || t.Format(stampLayout) != e.Time {
+		return fmt.Errorf("an entry's time is like %s, not %q", stampLayout, e.Time)
+	}
+	if e.Intent != nil && *e.Intent < 0 {
+		return errors.New("an entry's intent is an index, from 0")
+	}
+	return nil
+}
+
+// ParseEntry reads a leaf. It refuses what [Entry.Marshal] would not have
+// written: unknown or doubled members, another order, white space, further
+// lines, a missing time or kind. So two readers cannot read one leaf differently.
 func ParseEntry(leaf []byte) (Entry, error) {
 	var e Entry
 	if len(leaf) > MaxLeaf || bytes.IndexByte(leaf, '\n') >= 0 || !utf8.Valid(leaf) {
@@ -106,13 +136,13 @@ func ParseEntry(leaf []byte) (Entry, error) {
 	decoder := json.NewDecoder(bytes.NewReader(leaf))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&e); err != nil {
-		return e, err
+		return Entry{}, err
 	}
-	if decoder.InputOffset() != int64(len(leaf)) {
-		return e, errors.New("bytes after the entry")
+	if err := e.check(); err != nil {
+		return Entry{}, err
 	}
-	if e.Kind == "" || !strings.HasSuffix(e.Time, "Z") {
-		return e, errors.New("time and kind are required")
+	if again, err := e.encode(); err != nil || !bytes.Equal(again, leaf) {
+		return Entry{}, errors.New("not in the one form in which entries are written")
 	}
 	return e, nil
 }

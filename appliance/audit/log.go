@@ -208,7 +208,7 @@ func checkRoots(notes map[int64][]byte, roots map[int64]tlog.Hash, keyOf func() 
 		return fmt.Errorf("%w: it has checkpoints, but no entry made a checkpoint key", ErrTampered)
 	}
 	for size, data := range notes {
-		c, err := OpenCheckpoint(data, key)
+		c, err := openStored(data, key)
 		if err != nil {
 			return fmt.Errorf("%w: checkpoint %d: %w", ErrTampered, size, err)
 		}

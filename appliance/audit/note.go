@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -26,9 +28,9 @@ const (
 
 // Checkpoint is a tree's size and root under an origin (C2SP tlog-checkpoint).
 type Checkpoint struct {
-	Origin string
-	Size   int64
-	Root   tlog.Hash
+	Origin string    `json:"origin"`
+	Size   int64     `json:"size"`
+	Root   tlog.Hash `json:"root"` // base64
 }
 
 // text renders the note's text.
@@ -72,6 +74,34 @@ func OpenCheckpoint(data []byte, verifier note.Verifier) (Checkpoint, error) {
 	return c, nil
 }
 
+// openStored is [OpenCheckpoint] for a note in signer.db, which holds the log's
+// own signature and nothing more, in the one way this program writes it: lenient
+// base64 would let a byte change without notice.
+func openStored(data []byte, verifier note.Verifier) (Checkpoint, error) {
+	c, err := OpenCheckpoint(data, verifier)
+	if err != nil {
+		return c, err
+	}
+	head := c.text() + "\n\u2014 " + verifier.Name() + " "
+	encoded, ok := strings.CutPrefix(string(data), head)
+	if !ok || !strings.HasSuffix(encoded, "\n") {
+		return c, errors.New("the checkpoint holds more than the log's own signature")
+	}
+	if _, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(encoded, "\n")); err != nil || strings.Count(encoded, "\n") != 1 {
+		return c, errors.New("the checkpoint's signature is not in the form that the log writes")
+	}
+	return c, nil
+}
+
+// checkName says whether a name may be a key's and a log's (C2SP signed-note).
+func checkName(name string) error {
+	bad := func(r rune) bool { return r < 0x20 || r == 0x7f || r == '+' || unicode.IsSpace(r) }
+	if name == "" || !utf8.ValidString(name) || strings.IndexFunc(name, bad) >= 0 {
+		return fmt.Errorf("%q cannot name a log: it needs a name without spaces and plus, for instance issuer.example/log", name)
+	}
+	return nil
+}
+
 // VerifierKey returns the vkey string of a checkpoint key (C2SP signed-note):
 // Ed25519 as type 0x01, NIST curves as type 0x02.
 func VerifierKey(name string, public crypto.PublicKey) (string, error) {
@@ -82,7 +112,12 @@ func VerifierKey(name string, public crypto.PublicKey) (string, error) {
 	return fmt.Sprintf("%s+%08x+%s", name, id, base64.StdEncoding.EncodeToString(append([]byte{kind}, material...))), nil
 }
 
+// keyMaterial returns a key's signature type, its encoding and its id. The id of
+// a NIST key is, unlike that of Ed25519, a hash of the key alone.
 func keyMaterial(name string, public crypto.PublicKey) (kind byte, material []byte, id uint32, err error) {
+	if err := checkName(name); err != nil {
+		return 0, nil, 0, err
+	}
 	switch key := public.(type) {
 	case ed25519.PublicKey:
 		h := sha256.New()
@@ -91,6 +126,9 @@ func keyMaterial(name string, public crypto.PublicKey) (kind byte, material []by
 		h.Write(key)
 		return typeEd25519, key, binary.BigEndian.Uint32(h.Sum(nil)), nil
 	case *ecdsa.PublicKey:
+		if bits := key.Curve.Params().BitSize; bits != 256 && bits != 384 && bits != 521 {
+			break
+		}
 		der, err := x509.MarshalPKIXPublicKey(key)
 		if err != nil {
 			return 0, nil, 0, err
@@ -98,7 +136,7 @@ func keyMaterial(name string, public crypto.PublicKey) (kind byte, material []by
 		sum := sha256.Sum256(der)
 		return typeECDSA, der, binary.BigEndian.Uint32(sum[:]), nil
 	}
-	return 0, nil, 0, fmt.Errorf("a %T cannot sign checkpoints: use Ed25519 or a NIST curve", public)
+	return 0, nil, 0, fmt.Errorf("a %T cannot sign checkpoints: use Ed25519 or P-256", public)
 }
 
 // verifier checks notes by a public key.
@@ -115,7 +153,7 @@ func NewVerifier(vkey string) (note.Verifier, error) {
 	if len(parts) != 3 {
 		return nil, bad
 	}
-	data, err := base64.StdEncoding.DecodeString(parts[2])
+	data, err := base64.StdEncoding.Strict().DecodeString(parts[2])
 	if err != nil || len(data) < 2 {
 		return nil, bad
 	}
@@ -162,27 +200,31 @@ func (v *verifier) Verify(msg, sig []byte) bool {
 
 // signer makes notes with a function that signs a message in the token.
 type signer struct {
-	name string
-	id   uint32
+	verifier
 	sign func(msg []byte) ([]byte, error)
 }
 
 // NewSigner returns a note signer over a function that returns the signature
 // of a message as the key's type has it: 64 bytes for Ed25519, ASN.1 DER of an
-// ECDSA signature over SHA-256 for a NIST curve.
+// ECDSA signature over SHA-256 for a NIST curve, whichever it is. A signature
+// that does not verify is refused, so that no checkpoint is stored that the next
+// start would take for a forgery.
 func NewSigner(name string, public crypto.PublicKey, sign func(msg []byte) ([]byte, error)) (note.Signer, error) {
 	_, _, id, err := keyMaterial(name, public)
 	if err != nil {
 		return nil, err
 	}
-	return &signer{name, id, sign}, nil
+	return &signer{verifier{name, id, public}, sign}, nil
 }
 
-// Name returns the key's name, which is the log's origin.
-func (s *signer) Name() string { return s.name }
-
-// KeyHash returns the key's id.
-func (s *signer) KeyHash() uint32 { return s.id }
-
-// Sign signs msg in the token.
-func (s *signer) Sign(msg []byte) ([]byte, error) { return s.sign(msg) }
+// Sign signs msg in the token and checks the result.
+func (s *signer) Sign(msg []byte) ([]byte, error) {
+	sig, err := s.sign(msg)
+	if err != nil {
+		return nil, err
+	}
+	if !s.Verify(msg, sig) {
+		return nil, fmt.Errorf("the signature by the checkpoint key of %s does not verify: 64 bytes of Ed25519 or ASN.1 ECDSA over SHA-256 are wanted", s.name)
+	}
+	return sig, nil
+}

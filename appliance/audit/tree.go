@@ -16,9 +16,19 @@ type tree struct {
 }
 
 // add appends a leaf's hash.
-func (t *tree) add(h tlog.Hash) {
+func (t *tree) add(h tlog.Hash) { t.addNode(h, nil) }
+
+// addNode appends a leaf's hash and shows visit, unless it is nil, each subtree
+// that is complete with it: its level, its number on that level, and its root.
+func (t *tree) addNode(h tlog.Hash, visit func(level int, n int64, h tlog.Hash)) {
 	level := 0
-	for n := t.size; n&1 == 1; n >>= 1 {
+	for n := t.size; ; n >>= 1 {
+		if visit != nil {
+			visit(level, n, h)
+		}
+		if n&1 == 0 {
+			break
+		}
 		h = tlog.NodeHash(t.edge[level], h)
 		level++
 	}
@@ -50,23 +60,38 @@ func (t *tree) root() tlog.Hash {
 	return root
 }
 
-// hashes holds a whole tree in memory as tlog numbers it, for proofs.
-type hashes []tlog.Hash
+// nodes holds those hashes of a tree that proofs need, by tlog's numbering. It
+// is filled in two steps: ask a proof for what it would read, then let the tree
+// grow and keep that. So a proof takes memory by the logarithm of the log.
+type nodes map[int64]tlog.Hash
 
-func (h *hashes) add(n int64, leaf tlog.Hash) error {
-	stored, err := tlog.StoredHashesForRecordHash(n, leaf, h)
-	*h = append(*h, stored...)
-	return err
+// want notes the hashes that prove reads.
+func (n nodes) want(prove func(r tlog.HashReader) error) error {
+	return prove(tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		for _, i := range indexes {
+			n[i] = tlog.Hash{}
+		}
+		return make([]tlog.Hash, len(indexes)), nil
+	}))
+}
+
+// keep is for [tree.addNode].
+func (n nodes) keep(level int, number int64, h tlog.Hash) {
+	i := tlog.StoredHashIndex(level, number)
+	if _, wanted := n[i]; wanted {
+		n[i] = h
+	}
 }
 
 // ReadHashes returns stored hashes by their tlog index.
-func (h *hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+func (n nodes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(indexes))
 	for i, index := range indexes {
-		if index < 0 || index >= int64(len(*h)) {
-			return nil, fmt.Errorf("hash %d is not in the tree", index)
+		h, ok := n[index]
+		if !ok {
+			return nil, fmt.Errorf("hash %d was not asked for", index)
 		}
-		out[i] = (*h)[index]
+		out[i] = h
 	}
 	return out, nil
 }
