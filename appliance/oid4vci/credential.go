@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,7 +29,7 @@ func (i *Issuer) serveCredential(w http.ResponseWriter, r *http.Request) string 
 	if err != nil {
 		return i.failed(w, r, err)
 	}
-	body, bodyErr := readBody(r, maxBody)
+	body, bodyErr := readBody(r, maxBody, "invalid_credential_request")
 	grant, err := i.store.Grant(r.Context(), token)
 	if errors.Is(err, store.ErrToken) {
 		return i.failed(w, r, invalidToken())
@@ -66,14 +65,13 @@ func bearer(r *http.Request) (string, error) {
 	if len(values) > 1 {
 		return "", twice
 	}
-	if len(values) == 0 {
-		return "", &refusal{status: http.StatusUnauthorized, bare: true, challenge: "Bearer"}
+	if len(values) == 1 {
+		if scheme, token, _ := strings.Cut(values[0], " "); strings.EqualFold(scheme, "Bearer") {
+			return strings.TrimSpace(token), nil
+		}
 	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", &refusal{status: http.StatusUnauthorized, bare: true, challenge: "Bearer"}
-	}
-	return strings.TrimSpace(token), nil
+	// Without a token there is no error code, but a challenge has a parameter (RFC 6750 §3).
+	return "", &refusal{status: http.StatusUnauthorized, bare: true, challenge: `Bearer realm="credential"`}
 }
 
 // Errors of OpenID4VCI 1.0 §8.3.1.2.
@@ -93,11 +91,11 @@ type credentialRequest struct {
 
 // readRequest reads the body and holds it against what the token covers.
 func (i *Issuer) readRequest(r *http.Request, grant *store.Grant, body []byte) (credentialRequest, error) {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if mediaType == "application/jwt" {
+	switch mediaType(r) {
+	case "application/json":
+	case "application/jwt":
 		return credentialRequest{}, refuse(http.StatusBadRequest, "invalid_encryption_parameters", "encrypted requests are not supported")
-	}
-	if err != nil || mediaType != "application/json" {
+	default:
 		return credentialRequest{}, badCredentialRequest("the body must be application/json")
 	}
 	object, err := jws.Object(body)
@@ -226,10 +224,6 @@ func badNonce() error {
 // issue carries a credential request out and returns the response's body.
 func (i *Issuer) issue(r *http.Request, grant *store.Grant, body []byte, bodyErr error) (answer []byte, err error) {
 	if bodyErr != nil {
-		var e *refusal
-		if errors.As(bodyErr, &e) && e.status == http.StatusBadRequest {
-			return nil, badCredentialRequest(e.description)
-		}
 		return nil, bodyErr
 	}
 	request, err := i.readRequest(r, grant, body)

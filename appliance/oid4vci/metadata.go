@@ -155,15 +155,11 @@ func (i *Issuer) buildASMetadata() (document, error) {
 		"authorization_details_types_supported":           []string{detailType},
 		"pre-authorized_grant_anonymous_access_supported": *i.options.AnonymousAccess,
 	}
-	var scopes []string
-	seen := map[string]bool{}
+	var ids []string
 	for _, c := range i.ordered {
-		if c.Scope != "" && !seen[c.Scope] {
-			seen[c.Scope] = true
-			scopes = append(scopes, c.Scope)
-		}
+		ids = append(ids, c.ID)
 	}
-	if len(scopes) > 0 {
+	if scopes := i.scopes(ids); len(scopes) > 0 {
 		metadata["scopes_supported"] = scopes
 	}
 	body, err := jws.Marshal(metadata)
@@ -179,6 +175,15 @@ func (i *Issuer) serveCRL(w http.ResponseWriter, r *http.Request) string {
 
 func (i *Issuer) serveIACA(w http.ResponseWriter, r *http.Request) string {
 	return serveNamed(w, r, i.published.Load().iacas, r.PathValue("file"))
+}
+
+func serveDID(w http.ResponseWriter, r *http.Request, d document) string {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		return "method_not_allowed"
+	}
+	return serveDocument(w, r, d)
 }
 
 func serveNamed(w http.ResponseWriter, r *http.Request, documents map[string]document, name string) string {

@@ -21,6 +21,10 @@ const (
 	nonceSize   = nonceTime + nonceRandom + nonceMAC
 )
 
+// maxNonceAhead is how far in the future a nonce may have been made: the clock
+// was set back meanwhile. Further back, and all of them are unknown.
+const maxNonceAhead = 10 * time.Second
+
 // nonceID is the random part.
 type nonceID [nonceRandom]byte
 
@@ -31,7 +35,7 @@ type nonces struct {
 
 	mu sync.Mutex // guards what follows
 	// used holds nonces that a credential was issued on, or is being. Two
-	// generations, each of one lifetime: the older is dropped whole.
+	// generations, each as long as a nonce can last: the older is dropped whole.
 	used, older map[nonceID]struct{}
 	turned      time.Time
 }
@@ -74,7 +78,8 @@ func (n *nonces) check(nonce string, now time.Time) (id nonceID, ok bool) {
 	}
 	made := time.UnixMilli(int64(binary.BigEndian.Uint64(b[:])))
 	copy(id[:], b[nonceTime:])
-	return id, now.Sub(made) < n.lifetime
+	age := now.Sub(made)
+	return id, age < n.lifetime && age >= -maxNonceAhead
 }
 
 // claim reserves nonces for one request, all or none; false when one was used.
@@ -82,7 +87,7 @@ func (n *nonces) check(nonce string, now time.Time) (id nonceID, ok bool) {
 func (n *nonces) claim(ids []nonceID, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now.Sub(n.turned) >= n.lifetime {
+	if now.Sub(n.turned) >= n.lifetime+maxNonceAhead {
 		n.used, n.older, n.turned = map[nonceID]struct{}{}, n.used, now
 	}
 	for _, id := range ids {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"chancery/appliance/store"
 	"chancery/issuance/jws"
@@ -42,13 +43,16 @@ func OfferURI(identifier, uriSecret string) string { return identifier + "/offer
 // LinkByReference returns the link for a QR code or a button that names an
 // offer's URI.
 func LinkByReference(scheme, offerURI string) string {
-	return scheme + "://?credential_offer_uri=" + url.QueryEscape(offerURI)
+	return scheme + "://?credential_offer_uri=" + escape(offerURI)
 }
 
 // LinkByValue returns the link that holds the offer itself.
 func LinkByValue(scheme string, object []byte) string {
-	return scheme + "://?credential_offer=" + url.QueryEscape(string(object))
+	return scheme + "://?credential_offer=" + escape(string(object))
 }
+
+// escape encodes a query's value. A space is %20: many wallets do not read "+" as one.
+func escape(value string) string { return strings.ReplaceAll(url.QueryEscape(value), "+", "%20") }
 
 // serveOffer answers GET on an offer's URI. Scanners and previews fetch too, so
 // a fetch spends nothing; after redemption or expiry there is nothing to fetch.

@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -176,22 +175,35 @@ func (i *Issuer) Handler() http.Handler {
 	handle("GET "+i.path+"/crl/{file}", "crl", i.serveCRL)
 	handle("GET "+i.path+"/iaca/{file}", "iaca", i.serveIACA)
 	// The DID decides where its document is, so that is no pattern of the mux.
-	return secured(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/did.json") && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-			start := time.Now()
-			i.observe("did", serveNamed(w, r, i.published.Load().dids, r.URL.Path), time.Since(start))
+	return withHeaders(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d, ok := i.published.Load().dids[r.URL.Path]
+		if !ok {
+			mux.ServeHTTP(w, r)
 			return
 		}
-		mux.ServeHTTP(w, r)
+		start := time.Now()
+		i.observe("did", serveDID(w, r, d), time.Since(start))
 	}))
 }
 
-// secured sets what every answer carries.
-func secured(next http.Handler) http.Handler {
+// withHeaders sets what every answer carries. Any page may read every answer (CORS):
+// wallets are web applications too, and nothing here is given out because of
+// who a browser's user is.
+func withHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h["Strict-Transport-Security"] = []string{"max-age=31536000"}
 		h["X-Content-Type-Options"] = []string{"nosniff"}
+		h["Access-Control-Allow-Origin"] = []string{"*"}
+		h["Access-Control-Expose-Headers"] = []string{"WWW-Authenticate, Retry-After"}
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST")
+			// DPoP: clients may send a proof without knowing whether it is of use (RFC 9449 §5).
+			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, DPoP")
+			h.Set("Access-Control-Max-Age", "86400")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

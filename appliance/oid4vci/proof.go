@@ -22,7 +22,7 @@ import (
 // Limits of key proofs.
 const (
 	maxProof = 16 << 10
-	// maxAhead is how far a wallet's clock may run ahead.
+	// maxAhead is how far a wallet's clock may be off.
 	maxAhead = 60 * time.Second
 	// minPast is how old a proof may be at least.
 	minPast = 5 * time.Minute
@@ -109,22 +109,18 @@ func checkHeader(header map[string]any, rules proofRules) (p proof, err error) {
 	if !slices.Contains(configuration.ProofAlgorithms, algorithm) {
 		return p, badProof("alg is not one of the metadata's")
 	}
-	named := 0
-	for _, name := range []string{"jwk", "kid", "x5c"} {
-		if _, has := header[name]; has {
-			named++
-		}
-	}
-	if named != 1 {
-		return p, badProof("exactly one of jwk, kid and x5c must name the key")
-	}
+	jwk, hasJWK := header["jwk"]
+	kid, hasKID := header["kid"]
+	x5c, hasX5C := header["x5c"]
 	switch {
-	case header["jwk"] != nil:
-		p.key, err = keyFromJWK(header["jwk"], algorithm, rules)
-	case header["kid"] != nil:
-		p.key, p.did, err = keyFromDID(header["kid"], rules)
+	case hasJWK && !hasKID && !hasX5C:
+		p.key, err = keyFromJWK(jwk, algorithm, rules)
+	case hasKID && !hasJWK && !hasX5C:
+		p.key, p.did, err = keyFromDID(kid, rules)
+	case hasX5C && !hasJWK && !hasKID:
+		p.key, err = keyFromCertificate(x5c)
 	default:
-		p.key, err = keyFromCertificate(header["x5c"])
+		err = badProof("exactly one of jwk, kid and x5c must name the key")
 	}
 	if err != nil {
 		return p, err
@@ -225,7 +221,7 @@ func checkClaims(claims map[string]any, rules proofRules, p *proof) error {
 		return badProof("iat is too long ago")
 	}
 	if value, has := claims["exp"]; has {
-		if expires, ok := numericDate(value); !ok || !rules.now.Before(expires) {
+		if expires, ok := numericDate(value); !ok || !rules.now.Before(expires.Add(maxAhead)) {
 			return badProof("the proof has expired")
 		}
 	}

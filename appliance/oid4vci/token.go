@@ -65,11 +65,10 @@ func badRequest(description string) *refusal {
 
 // readForm reads the body's parameters: each once, none from the URL (RFC 6749 §3.2).
 func readForm(r *http.Request) (url.Values, error) {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+	if mediaType(r) != "application/x-www-form-urlencoded" {
 		return nil, badRequest("the body must be application/x-www-form-urlencoded")
 	}
-	data, err := readBody(r, maxForm)
+	data, err := readBody(r, maxForm, "invalid_request")
 	if err != nil {
 		return nil, err
 	}
@@ -90,10 +89,21 @@ func parseForm(body string) (url.Values, error) {
 	return form, nil
 }
 
-// readBody reads at most limit bytes.
-func readBody(r *http.Request, limit int64) ([]byte, error) {
+// mediaType returns a body's media type in lower case, whatever its parameters.
+func mediaType(r *http.Request) string {
+	name, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return ""
+	}
+	return name
+}
+
+// readBody reads at most limit bytes; code is the endpoint's for a body that
+// cannot be read.
+func readBody(r *http.Request, limit int64, code string) ([]byte, error) {
+	tooLong := refuse(http.StatusRequestEntityTooLarge, code, "the body is too long")
 	if r.ContentLength > limit {
-		return nil, refuse(http.StatusRequestEntityTooLarge, "invalid_request", "the body is too long")
+		return nil, tooLong
 	}
 	var data []byte
 	var err error
@@ -105,9 +115,9 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 	}
 	switch {
 	case err != nil:
-		return nil, badRequest("the body could not be read")
+		return nil, refuse(http.StatusBadRequest, code, "the body could not be read")
 	case int64(len(data)) > limit:
-		return nil, refuse(http.StatusRequestEntityTooLarge, "invalid_request", "the body is too long")
+		return nil, tooLong
 	}
 	return data, nil
 }
@@ -133,8 +143,8 @@ func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, err
 	if t.code == "" {
 		return tokenRequest{}, badRequest("pre-authorized_code is missing")
 	}
-	if len(t.client) > 1024 {
-		return tokenRequest{}, refuse(http.StatusBadRequest, "invalid_client", "client_id is too long")
+	if len(t.client) > 1024 || strings.ContainsFunc(t.client, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return tokenRequest{}, badRequest("client_id must be at most 1024 printable ASCII characters") // RFC 6749 App. A.1
 	}
 	if tx := form.Get("tx_code"); tx != "" {
 		t.txCode = &tx
@@ -195,28 +205,34 @@ func (i *Issuer) choose(offered []string, request tokenRequest) (s selection, er
 			return s, err
 		}
 		for _, d := range s.details {
-			if !slices.Contains(s.granted, d.Configuration) {
-				s.granted = append(s.granted, d.Configuration)
-			}
+			s.granted = append(s.granted, d.Configuration)
 		}
 	}
-	if err := i.chooseByScope(offered, request.scope, &s); err != nil {
+	effective, err := i.chooseByScope(offered, request.scope, &s)
+	if err != nil {
 		return s, err
 	}
 	if len(s.granted) == 0 {
 		s.granted = offered
 	}
+	if request.scope == "" {
+		return s, nil
+	}
+	if len(effective) == 0 {
+		effective = i.scopes(s.granted)
+	}
+	if answer := strings.Join(effective, " "); answer != request.scope {
+		s.scope = answer
+	}
 	return s, nil
 }
 
-// chooseByScope adds the offered configurations that scope names. Unknown
-// values are ignored (OpenID4VCI 1.0 §5.1.2). When credential identifiers are
-// given out, scopes select nothing more: one token has one way of asking.
-func (i *Issuer) chooseByScope(offered []string, scope string, s *selection) error {
-	if scope == "" {
-		return nil
-	}
-	var granted []string
+// chooseByScope grants the offered configurations that scope names and returns
+// the values that had an effect. Unknown values are ignored (OpenID4VCI 1.0
+// §5.1.2). Where authorization_details are answered, what scope adds is in them:
+// one token has one way of asking.
+func (i *Issuer) chooseByScope(offered []string, scope string, s *selection) (effective []string, err error) {
+	identified := len(s.details) > 0
 	for value := range strings.FieldsSeq(scope) {
 		known, covered := false, false
 		for _, c := range i.ordered {
@@ -224,24 +240,37 @@ func (i *Issuer) chooseByScope(offered []string, scope string, s *selection) err
 				continue
 			}
 			known = true
-			if slices.Contains(offered, c.ID) {
-				covered = true
-				if len(s.details) == 0 && !slices.Contains(s.granted, c.ID) {
-					s.granted = append(s.granted, c.ID)
-				}
+			if !slices.Contains(offered, c.ID) {
+				continue
+			}
+			covered = true
+			if slices.Contains(s.granted, c.ID) {
+				continue
+			}
+			s.granted = append(s.granted, c.ID)
+			if identified {
+				s.details = append(s.details, newDetail(c.ID))
 			}
 		}
 		if known && !covered {
-			return refuse(http.StatusBadRequest, "invalid_scope", "a scope is not covered by the offer")
+			return nil, refuse(http.StatusBadRequest, "invalid_scope", "a scope is not covered by the offer")
 		}
 		if covered {
-			granted = append(granted, value)
+			effective = append(effective, value)
 		}
 	}
-	if answer := strings.Join(granted, " "); answer != scope {
-		s.scope = answer
+	return effective, nil
+}
+
+// scopes returns the configurations' scopes, each once.
+func (i *Issuer) scopes(ids []string) (out []string) {
+	for _, id := range ids {
+		// A configuration may be gone since the offer was made.
+		if c := i.configurations[id]; c != nil && c.Scope != "" && !slices.Contains(out, c.Scope) {
+			out = append(out, c.Scope)
+		}
 	}
-	return nil
+	return out
 }
 
 func badDetails(description string) error {
@@ -278,7 +307,7 @@ func parseDetails(text string, offered []string) ([]detail, error) {
 			return nil, badDetails("a configuration is named twice")
 		}
 		seen[id] = true
-		d := detail{Type: detailType, Configuration: id, Identifiers: []string{identifierOf(id)}}
+		d := newDetail(id)
 		for name, into := range map[string]*json.RawMessage{"claims": &d.Claims, "locations": &d.Locations} {
 			if value, has := members[name]; has {
 				if list, ok := value.([]any); !ok || len(list) == 0 {
@@ -294,7 +323,12 @@ func parseDetails(text string, offered []string) ([]detail, error) {
 	return out, nil
 }
 
-// identifierOf names the one dataset that an offer holds for a configuration.
+// newDetail names a configuration and the one dataset of it that an offer holds.
+func newDetail(id string) detail {
+	return detail{Type: detailType, Configuration: id, Identifiers: []string{identifierOf(id)}}
+}
+
+// identifierOf makes the dataset's credential identifier.
 func identifierOf(configuration string) string { return configuration + "#1" }
 
 // configurationOf is its inverse; false when the identifier is not of that form.
