@@ -90,10 +90,13 @@ func (cn *conn) alive() bool {
 	return err == nil && open
 }
 
+// give keeps a connection for the next request. Its deadline is taken away, or a
+// later look at whether it is alive would fail.
 func (c *Client) give(cn *conn) {
+	failed := cn.SetDeadline(time.Time{})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || len(c.idle) >= idleLimit {
+	if failed != nil || c.closed || len(c.idle) >= idleLimit {
 		cn.Close()
 		return
 	}
@@ -122,15 +125,21 @@ func (c *Client) call(ctx context.Context, op Op, in, out any, again bool) error
 		if err != nil {
 			return unavailable(err)
 		}
-		response, err := cn.exchange(ctx, request)
-		if err != nil {
+		response, reuse, err := cn.exchange(ctx, request)
+		if reuse {
+			c.give(cn)
+		} else {
 			cn.Close()
+		}
+		if e := AsError(err); e != nil {
+			return e
+		}
+		if err != nil {
 			if reused && again && ctx.Err() == nil {
 				continue
 			}
 			return unavailable(err)
 		}
-		c.give(cn)
 		if response.Error != nil {
 			return response.Error
 		}
@@ -148,21 +157,24 @@ func unavailable(err error) error {
 	return &Error{Code: CodeUnavailable, Message: fmt.Sprintf("the signer does not answer: %v", err), RetryAfter: 2}
 }
 
-func (cn *conn) exchange(ctx context.Context, request Request) (Response, error) {
+// exchange sends a request and reads the answer. A signer that refuses the peer
+// answers without having read the request, and closes: then sending fails, but
+// the answer is there. reuse tells whether the connection may serve again.
+func (cn *conn) exchange(ctx context.Context, request Request) (response Response, reuse bool, err error) {
 	deadline, _ := ctx.Deadline()
 	if err := cn.SetDeadline(deadline); err != nil {
-		return Response{}, err
+		return Response{}, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { cn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := WriteFrame(cn, request); err != nil {
-		return Response{}, err
+	sent := WriteFrame(cn, request)
+	if errors.Is(sent, ErrTooLong) {
+		return Response{}, stop(), &Error{Code: CodeBadRequest, Message: fmt.Sprintf("%s: %v", request.Op, sent)}
 	}
-	var response Response
 	if err := ReadFrame(cn.r, &response); err != nil {
-		return Response{}, err
+		stop()
+		return Response{}, false, errors.Join(sent, err)
 	}
-	return response, nil
+	return response, stop() && sent == nil, nil
 }
 
 // AsError returns the signer's error answer within err, or nil.
