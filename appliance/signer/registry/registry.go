@@ -3,12 +3,14 @@
 package registry
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"sort"
+	"strings"
 	"time"
 
 	"chancery/appliance/audit"
@@ -95,17 +97,21 @@ type Registry struct {
 	Open map[int64]audit.Entry
 	// LastSeq is the last event of each source.
 	LastSeq map[string]uint64
+	// Documents holds each DID's newest document, with all its keys.
+	Documents map[string]json.RawMessage
 	// Each, when set, sees every entry that Replay takes.
 	Each func(index int64, e audit.Entry)
 }
 
 // New returns an empty registry.
 func New() *Registry {
-	return &Registry{Keys: map[string]Key{}, CRLs: map[string]CRL{}, Open: map[int64]audit.Entry{}, LastSeq: map[string]uint64{}}
+	return &Registry{Keys: map[string]Key{}, CRLs: map[string]CRL{}, Open: map[int64]audit.Entry{},
+		LastSeq: map[string]uint64{}, Documents: map[string]json.RawMessage{}}
 }
 
-// Replay takes one entry of the log. It refuses what it does not understand
-// where that would change what it knows (promise P7).
+// Replay takes one entry of the log. It refuses what it does not understand: an
+// entry of the signer's own that another version wrote may say that a key must
+// not be used any more (promise P7).
 func (r *Registry) Replay(index int64, leaf []byte) error {
 	e, err := audit.ParseEntry(leaf)
 	if err != nil {
@@ -114,35 +120,63 @@ func (r *Registry) Replay(index int64, leaf []byte) error {
 	if r.Each != nil {
 		r.Each(index, e)
 	}
+	if e.Source != "" {
+		return r.addEvent(e)
+	}
 	switch e.Kind {
 	case audit.KindKeyCreated:
 		var k Key
-		if err := json.Unmarshal(e.Detail, &k); err != nil {
+		if err := strictly(e.Detail, &k); err != nil {
 			return fmt.Errorf("a key's record: %w", err)
 		}
 		return r.addKey(k)
 	case audit.KindCRLIssued:
 		var c CRL
-		if err := json.Unmarshal(e.Detail, &c); err != nil {
+		if err := strictly(e.Detail, &c); err != nil {
 			return fmt.Errorf("a CRL's record: %w", err)
 		}
 		return r.addCRL(c)
 	case audit.KindIntent:
 		r.Open[index] = e
 	case audit.KindMade, audit.KindFailed, audit.KindAbandoned:
-		if e.Intent == nil {
-			return errors.New("an outcome names no intent")
-		}
-		delete(r.Open, *e.Intent)
+		return r.closeIntent(e)
+	case audit.KindLogCreated, audit.KindSignerStarted, audit.KindRefused, audit.KindCeremony, audit.KindTokenDegraded, audit.KindTokenRecovered:
 	default:
-		if e.Source == "" {
-			return nil
-		}
-		if e.Seq != r.LastSeq[e.Source]+1 {
-			return fmt.Errorf("event %d of a source follows %d", e.Seq, r.LastSeq[e.Source])
-		}
-		r.LastSeq[e.Source] = e.Seq
+		return fmt.Errorf("kind %q is not known: a newer version wrote the log, run that one", e.Kind)
 	}
+	return nil
+}
+
+// strictly decodes a record that this version understands whole.
+func strictly(data []byte, v any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(v)
+}
+
+// own are the first parts of the signer's own kinds; no event may bear them.
+var own = map[string]bool{"log": true, "signer": true, "signature": true, "key": true, "crl": true, "ceremony": true, "token": true}
+
+func (r *Registry) addEvent(e audit.Entry) error {
+	if prefix, _, _ := strings.Cut(string(e.Kind), "."); own[prefix] {
+		return fmt.Errorf("an event of chanceryd's is of the signer's own kind %q", e.Kind)
+	}
+	if e.Seq != r.LastSeq[e.Source]+1 {
+		return fmt.Errorf("event %d of a source follows %d", e.Seq, r.LastSeq[e.Source])
+	}
+	r.LastSeq[e.Source] = e.Seq
+	return nil
+}
+
+func (r *Registry) closeIntent(e audit.Entry) error {
+	if e.Intent == nil {
+		return errors.New("an outcome names no intent")
+	}
+	intent, open := r.Open[*e.Intent]
+	if !open || intent.Key != e.Key || intent.Hash != e.Hash {
+		return fmt.Errorf("an outcome names intent %d, which is not open or of another key or hash", *e.Intent)
+	}
+	delete(r.Open, *e.Intent)
 	return nil
 }
 
@@ -153,13 +187,25 @@ func (r *Registry) addKey(k Key) error {
 	if _, err := k.Ref(); err != nil {
 		return err
 	}
+	if _, err := k.Leaf(); err != nil {
+		return fmt.Errorf("key %q: its recorded certificate: %w", k.Label, err)
+	}
 	r.Keys[k.Label] = k
+	if k.DID != "" {
+		r.Documents[k.DID] = k.Document
+	}
 	return nil
 }
 
 func (r *Registry) addCRL(c CRL) error {
+	if r.Keys[c.Issuer].Purpose != wire.PurposeIACA {
+		return fmt.Errorf("a CRL of %q, which is no IACA", c.Issuer)
+	}
 	if had, has := r.CRLs[c.Issuer]; has && c.Number <= had.Number {
 		return fmt.Errorf("CRL %d of %q follows %d", c.Number, c.Issuer, had.Number)
+	}
+	if _, err := x509.ParseRevocationList(c.DER); err != nil {
+		return fmt.Errorf("CRL %d of %q: %w", c.Number, c.Issuer, err)
 	}
 	r.CRLs[c.Issuer] = c
 	return nil
