@@ -12,7 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -22,6 +22,7 @@ import (
 	"chancery/config"
 	"chancery/hsm"
 	"chancery/issuance"
+	"chancery/issuance/did"
 	"chancery/issuance/iaca"
 )
 
@@ -97,6 +98,9 @@ func ParsePlan(data []byte) (*Plan, error) {
 	}
 	seen := map[string]bool{}
 	for i, k := range p.Keys {
+		if slices.ContainsFunc(p.Keys[:i], func(other PlannedKey) bool { return sole(k.Purpose) && other.Purpose == k.Purpose }) {
+			fault("keys[%d].purpose: a second %s key, and there is only one", i, k.Purpose)
+		}
 		if seen[k.Label] {
 			fault("keys[%d].label: %q is there twice", i, k.Label)
 		}
@@ -104,8 +108,34 @@ func ParsePlan(data []byte) (*Plan, error) {
 		for _, err := range k.check() {
 			fault("keys[%d].%w", i, err)
 		}
+		if err := p.checkIssuer(k); err != nil {
+			fault("keys[%d].profile.issuer: %w", i, err)
+		}
 	}
 	return p, errors.Join(faults...)
+}
+
+// sole tells whether there is one key of a purpose, for ever.
+func sole(p wire.Purpose) bool { return p == wire.PurposeCheckpoint || p == wire.PurposeSealing }
+
+// checkIssuer refuses a profile in another's name: what it allowed, nobody could
+// verify.
+func (p *Plan) checkIssuer(k PlannedKey) error {
+	if k.Profile.Issuer == "" {
+		return nil
+	}
+	switch k.Purpose {
+	case wire.PurposeDocumentSigner:
+		return errors.New("an mdoc names no issuer: remove it")
+	case wire.PurposeDID:
+		if id, err := did.Web(p.Issuer); err == nil && k.Profile.Issuer == id {
+			return nil
+		}
+	}
+	if k.Profile.Issuer != p.Issuer {
+		return fmt.Errorf("%q is not the plan's issuer (nor, for a DID key, its did:web)", k.Profile.Issuer)
+	}
+	return nil
 }
 
 // certified says which purposes have a certificate, and of which profile.
@@ -163,6 +193,12 @@ func (k PlannedKey) check() []error {
 	return append(faults, k.checkProfile()...)
 }
 
+// Bounds of a profile: 20 years, and more than any token signs in a minute.
+const (
+	longestValidityHours = 20 * 8766
+	highestRate          = 1_000_000
+)
+
 func (k PlannedKey) checkProfile() []error {
 	var faults []error
 	allowed, signs := formats[k.Purpose]
@@ -176,13 +212,19 @@ func (k PlannedKey) checkProfile() []error {
 		return append(faults, errors.New("profile.formats: missing: say what the key may sign"))
 	}
 	for _, f := range k.Profile.Formats {
-		if !strings.Contains(fmt.Sprint(allowed), string(f)) {
+		if !slices.Contains(allowed, f) {
 			faults = append(faults, fmt.Errorf("profile.formats: a %s key may not sign %s", k.Purpose, f))
 		}
 		credential := f == issuance.FormatMdoc || f == issuance.FormatSDJWT || f == issuance.FormatJWTVC
 		if credential && (len(k.Profile.Types) == 0 || k.Profile.LongestValidityHours <= 0) {
 			faults = append(faults, errors.New("profile.types, profile.longest_validity_hours: a key that signs credentials needs them"))
 		}
+	}
+	if h := k.Profile.LongestValidityHours; h < 0 || h > longestValidityHours {
+		faults = append(faults, fmt.Errorf("profile.longest_validity_hours: %d is out of range: at most %d", h, longestValidityHours))
+	}
+	if n := k.Profile.RatePerMinute; n < 0 || n > highestRate {
+		faults = append(faults, fmt.Errorf("profile.rate_per_minute: %d is out of range: 0 (no cap) to %d", n, highestRate))
 	}
 	return faults
 }
@@ -205,8 +247,7 @@ func (p *Plan) against(r *registry.Registry, tokenLabels []string) error {
 		if k.Under != "" && planned[k.Under] != wire.PurposeIACA && r.Keys[k.Under].Purpose != wire.PurposeIACA {
 			faults = append(faults, fmt.Errorf("keys[%d].under: %q is no IACA made before this key", i, k.Under))
 		}
-		sole := k.Purpose == wire.PurposeCheckpoint || k.Purpose == wire.PurposeSealing
-		if _, err := r.Sole(k.Purpose); sole && err == nil {
+		if _, err := r.Sole(k.Purpose); sole(k.Purpose) && err == nil {
 			faults = append(faults, fmt.Errorf("keys[%d].purpose: there is a %s key already, and there is only one", i, k.Purpose))
 		}
 		planned[k.Label] = k.Purpose

@@ -3,21 +3,18 @@ package ceremony
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"chancery/appliance/audit"
 	"chancery/appliance/signer/registry"
 	"chancery/appliance/signer/wire"
 	"chancery/hsm"
-	"chancery/issuance/did"
-	"chancery/issuance/iaca"
 )
 
 // Deps are what a ceremony works on. The token has its existing keys loaded.
@@ -95,6 +92,9 @@ func (a *act) transcriptName() string {
 }
 
 func (a *act) run(ctx context.Context) (*Result, error) {
+	if err := a.rehearse(); err != nil {
+		return nil, err
+	}
 	if err := a.reserve(); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,10 @@ func (a *act) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.record(ctx, text); err != nil {
+	if err := a.record(ctx, text); errors.Is(err, audit.ErrFailed) {
+		a.refs = nil // they may be recorded: then the signer wants them
+		return nil, fmt.Errorf("whether the new keys are recorded is not known: look with \"chancery-signer keys\"; those that are not there are to be destroyed with the vendor's tool: %w", err)
+	} else if err != nil {
 		return nil, err
 	}
 	result := &Result{Text: text, Transcript: a.transcriptName()}
@@ -194,117 +197,6 @@ func (a *act) undo(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// complete gives a new key its certificate, CRL, DID or checkpoint name.
-func (a *act) complete(k PlannedKey, record hsm.KeyRecord) (registry.Key, error) {
-	made := registry.Key{Label: k.Label, Purpose: k.Purpose, Algorithm: k.Algorithm, ID: record.ID, Profile: k.Profile, Attributes: record.Attributes, Anchor: k.Under}
-	if record.Public == nil {
-		return made, nil
-	}
-	var err error
-	if made.PublicKey, err = x509.MarshalPKIXPublicKey(record.Public); err != nil {
-		return made, err
-	}
-	switch k.Purpose {
-	case wire.PurposeDID:
-		return made, a.completeDID(&made, record)
-	case wire.PurposeCheckpoint:
-		vkey, err := audit.VerifierKey(a.Log.Origin(), record.Public)
-		a.files["checkpoint.vkey"] = []byte(vkey + "\n")
-		return made, err
-	}
-	return made, a.completeCertificate(k, &made, record)
-}
-
-func (a *act) completeDID(made *registry.Key, record hsm.KeyRecord) error {
-	id, err := did.Web(a.plan.Issuer)
-	if err != nil {
-		return err
-	}
-	keyID, err := did.WebKeyID(id, record.Public)
-	if err != nil {
-		return err
-	}
-	document, err := did.WebDocument(id, a.plan.Issuer, []did.WebKey{{ID: keyID, Public: record.Public}})
-	if err != nil {
-		return err
-	}
-	made.DID, made.KeyID, made.Document = id, keyID, document
-	if made.Profile.Issuer == "" {
-		made.Profile.Issuer = id // whatever it signs, it signs in this name
-	}
-	a.files[made.Label+".did.json"] = append(document, '\n')
-	return nil
-}
-
-func (a *act) completeCertificate(k PlannedKey, made *registry.Key, record hsm.KeyRecord) error {
-	issuerLabel := k.Under
-	if k.Purpose == wire.PurposeIACA {
-		issuerLabel = k.Label
-	}
-	signer, err := a.Token.MessageSigner(issuerLabel)
-	if err != nil {
-		return err
-	}
-	parent, err := a.parent(k)
-	if err != nil {
-		return err
-	}
-	from, until := k.period(a.Now)
-	if parent != nil {
-		if from.Before(parent.NotBefore) {
-			from = parent.NotBefore
-		}
-		if until.After(parent.NotAfter) {
-			return fmt.Errorf("days: its %d days outlast the IACA %q, which ends on %s", k.Days, k.Under, parent.NotAfter.Format(time.DateOnly))
-		}
-	}
-	der, err := iaca.Create(iaca.Plan{
-		Profile:   certified[k.Purpose],
-		Subject:   iaca.Name{Country: a.plan.Country, State: a.plan.State, Organization: a.plan.Organization, CommonName: k.CommonName},
-		NotBefore: from, NotAfter: until, ContactEmail: a.plan.ContactEmail, ContactURL: a.plan.ContactURL,
-		CRL: a.crlURL(issuerLabel), IssuerURL: a.plan.Issuer,
-	}, parent, record.Public, signer)
-	if err != nil {
-		return err
-	}
-	made.Chain = [][]byte{der}
-	a.files[k.Label+".pem"] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if k.Purpose != wire.PurposeIACA {
-		return nil
-	}
-	root, err := x509.ParseCertificate(der)
-	if err != nil {
-		return err
-	}
-	crl, err := iaca.CreateCRL(root, signer, 1, nil, from, a.Now.UTC().AddDate(0, 0, a.plan.CRLDays).Truncate(time.Second))
-	if err != nil {
-		return err
-	}
-	a.crls = append(a.crls, registry.CRL{Issuer: k.Label, Number: 1, DER: crl, URL: a.crlURL(k.Label)})
-	a.files[k.Label+".crl"] = crl
-	return nil
-}
-
-// crlURL is where chanceryd serves an IACA's CRL.
-func (a *act) crlURL(label string) string { return a.plan.Issuer + "/crl/" + label + ".crl" }
-
-// parent returns the certificate of the IACA that certifies a key.
-func (a *act) parent(k PlannedKey) (*x509.Certificate, error) {
-	if k.Under == "" {
-		return nil, nil
-	}
-	for _, made := range a.made {
-		if made.Label == k.Under {
-			return x509.ParseCertificate(made.Chain[0])
-		}
-	}
-	existing := a.Registry.Keys[k.Under]
-	if len(existing.Chain) == 0 {
-		return nil, fmt.Errorf("under: %q has no certificate", k.Under)
-	}
-	return x509.ParseCertificate(existing.Chain[0])
-}
-
 // record appends everything in one durable write.
 func (a *act) record(ctx context.Context, text string) error {
 	var leaves [][]byte
@@ -363,5 +255,14 @@ func (a *act) write() ([]string, error) {
 		}
 		written = append(written, path)
 	}
-	return written, nil
+	slices.Sort(written)
+	return written, errors.Join(syncDirectory(a.plan.Output), syncDirectory(a.Spool))
+}
+
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
