@@ -37,8 +37,10 @@ type core struct {
 	notary  note.Signer               // the checkpoint key
 
 	events sync.Mutex // held while events are appended; guards registry.LastSeq
+	rates  sync.Mutex // held while a request is counted against its keys' caps
 	mu     sync.Mutex // guards registry.CRLs
-	// registry is what the log told at the start; its Keys do not change.
+	// registry is what the log told at the start; but for what a lock guards, it
+	// does not change.
 	registry *registry.Registry
 
 	refusals limiter
@@ -51,7 +53,7 @@ type core struct {
 type key struct {
 	registry.Key
 	leaf  *x509.Certificate // nil without a certificate
-	rate  *window           // nil without a cap
+	rate  *window           // nil without a cap; guarded by core.rates
 	ready atomic.Bool       // the last probe succeeded
 }
 
@@ -112,17 +114,20 @@ func (c *core) start(ctx context.Context, version string, recent map[string][]ti
 	if c.notary, err = c.registry.NoteSigner(c.cfg.Signer.Origin, c.signCheckpoint); err != nil {
 		return err
 	}
-	if err := c.openToken(ctx); err != nil {
-		if class := hsm.ClassOf(err); class != hsm.ClassTokenGone && class != hsm.ClassSessionLost {
-			return err
-		}
-		c.logger.Error("the token is not there; seeking it", "error", err.Error())
+	away := c.openToken(ctx)
+	if class := hsm.ClassOf(away); away != nil && class != hsm.ClassTokenGone && class != hsm.ClassSessionLost {
+		return away
 	}
 	detail, err := json.Marshal(map[string]string{"version": version})
 	if err != nil {
 		return err
 	}
-	if err := c.append(audit.Entry{Kind: audit.KindSignerStarted, Actor: "signer", Detail: detail}); err != nil {
+	entries := []audit.Entry{{Kind: audit.KindSignerStarted, Actor: "signer", Detail: detail}}
+	if away != nil {
+		c.logger.Error("the token is not there; seeking it", "error", away.Error())
+		entries = append(entries, audit.Entry{Kind: audit.KindTokenDegraded, Actor: "signer", Reason: string(hsm.ClassOf(away))})
+	}
+	if err := c.append(entries...); err != nil {
 		return err
 	}
 	return c.abandon()
@@ -131,7 +136,7 @@ func (c *core) start(ctx context.Context, version string, recent map[string][]ti
 func newKey(record registry.Key, recent []time.Time) (*key, error) {
 	leaf, err := record.Leaf()
 	if err != nil {
-		return nil, fmt.Errorf("key %q: its recorded certificate: %w", record.Label, err)
+		return nil, err
 	}
 	k := &key{Key: record, leaf: leaf}
 	if record.Profile.RatePerMinute > 0 {
@@ -142,14 +147,20 @@ func newKey(record registry.Key, recent []time.Time) (*key, error) {
 }
 
 // remember keeps the intents of the last minute, so that a restart does not
-// open a key's rate cap anew.
+// open a key's rate cap anew. One that lies in the future, because a clock was
+// set back, counts as made now: it does not block the key for longer.
 func remember(recent map[string][]time.Time, e audit.Entry, now time.Time) {
 	if e.Kind != audit.KindIntent {
 		return
 	}
-	if at, err := time.Parse(time.RFC3339, e.Time); err == nil && now.Sub(at) < time.Minute {
-		recent[e.Key] = append(recent[e.Key], at)
+	at, err := time.Parse(time.RFC3339, e.Time)
+	if err != nil || now.Sub(at) >= time.Minute {
+		return
 	}
+	if at.After(now) {
+		at = now
+	}
+	recent[e.Key] = append(recent[e.Key], at)
 }
 
 // openToken opens the token and proves every key of the log.

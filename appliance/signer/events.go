@@ -29,6 +29,8 @@ const (
 	maxSources    = 1024
 	longestDetail = 1024 // bytes of one value
 	maxDetails    = 16
+	// longestDetails bounds all details of one event, in bytes of JSON.
+	longestDetails = 32 << 10
 )
 
 // appendEvents writes chanceryd's events in order, each once: what the log has
@@ -121,6 +123,9 @@ func event(source string, e wire.Event) (audit.Entry, error) {
 		detail, err := json.Marshal(e.Detail)
 		if err != nil {
 			return entry, err
+		}
+		if len(detail) > longestDetails {
+			return entry, bad("event %d: its details have %d bytes, at most %d are recorded", e.Seq, len(detail), longestDetails)
 		}
 		entry.Detail = detail
 	}

@@ -50,8 +50,9 @@ func (c *core) housekeep(ctx context.Context) {
 	}
 }
 
-// seek opens a token that was away at the start. What it finds wrong with the
-// token or the keys ends the process, as it would have at the start.
+// seek opens a token that was away at the start. A key may take a moment longer
+// than its token; whatever else is wrong ends the process, as it would have at
+// the start.
 func (c *core) seek(ctx context.Context) {
 	for pause := firstSearch; ; pause = min(2*pause, lastSearch) {
 		select {
@@ -64,7 +65,7 @@ func (c *core) seek(ctx context.Context) {
 			c.tell("")
 			return
 		}
-		if class := hsm.ClassOf(err); class != hsm.ClassTokenGone && class != hsm.ClassSessionLost {
+		if class := hsm.ClassOf(err); class != hsm.ClassTokenGone && class != hsm.ClassSessionLost && class != hsm.ClassKeyMissing {
 			c.fail(err)
 			return
 		}
@@ -79,8 +80,8 @@ func (c *core) tell(class hsm.Class) {
 	}
 }
 
-// notice records that the token was lost or is back. A loss that does not heal
-// by itself ends the process: somebody must look.
+// notice records that the token was lost or is back. A loss after which the token
+// is not sought any more ends the process: somebody must look.
 func (c *core) notice(ctx context.Context, class hsm.Class) {
 	e := audit.Entry{Kind: audit.KindTokenRecovered, Actor: "signer"}
 	if class != "" {
@@ -90,7 +91,7 @@ func (c *core) notice(ctx context.Context, class hsm.Class) {
 	if err := c.append(e); err != nil {
 		return
 	}
-	if class != "" && class != hsm.ClassTokenGone && class != hsm.ClassSessionLost {
+	if class == hsm.ClassPINRefused || class == hsm.ClassKeyUnsafe {
 		c.fail(&hsm.Error{Class: class, Op: "reopen", Err: errors.New("the token came back otherwise than it was: look at it before starting again")})
 		return
 	}
@@ -105,6 +106,9 @@ func (c *core) probe(ctx context.Context) {
 		err := c.try(ctx, label)
 		if ctx.Err() != nil {
 			return
+		}
+		if hsm.ClassOf(err) == hsm.ClassBusy {
+			continue // a token with much to do is there
 		}
 		if k.ready.Swap(err == nil) != (err == nil) {
 			changed = true

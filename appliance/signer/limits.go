@@ -6,11 +6,10 @@ import (
 )
 
 // window caps how many may pass in any span of its length. It is exact: it
-// keeps the time of each of the last that passed.
+// keeps the time of each of the last that passed. It is not safe for concurrent
+// use.
 type window struct {
 	span time.Duration
-
-	mu   sync.Mutex // guards ring and next
 	ring []time.Time
 	next int // the oldest one's place
 }
@@ -21,8 +20,6 @@ func newWindow(limit int, span time.Duration) *window {
 
 // fill counts what passed before the window was made.
 func (w *window) fill(times []time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, t := range times {
 		w.ring[w.next] = t
 		w.next = (w.next + 1) % len(w.ring)
@@ -32,8 +29,6 @@ func (w *window) fill(times []time.Time) {
 // take lets n pass, or none and tells how long to wait. More than the limit at
 // once never pass; the wait is the whole span then.
 func (w *window) take(n int, now time.Time) (wait time.Duration, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if n > len(w.ring) {
 		return w.span, false
 	}
@@ -52,11 +47,9 @@ func (w *window) take(n int, now time.Time) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// giveBack takes the last n out again, when another key of the same request was
-// over its cap.
+// giveBack takes the last n out again: those whose places they took had left the
+// window, so nothing is forgotten.
 func (w *window) giveBack(n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for range n {
 		w.next = (w.next - 1 + len(w.ring)) % len(w.ring)
 		w.ring[w.next] = time.Time{}

@@ -24,21 +24,28 @@ type socket struct {
 	users map[uint32]bool
 	slots chan struct{} // one for each connection that is open
 
-	mu    sync.Mutex // guards conns
-	conns map[*connection]struct{}
-	lock  *os.File // keeps other processes from the same path; nil under systemd
+	mu      sync.Mutex // guards conns and drained
+	conns   map[*connection]struct{}
+	drained bool     // no further connection is served
+	lock    *os.File // keeps other processes from the same path; nil under systemd
 }
 
 // connectionLimit bounds each socket's open connections.
 const connectionLimit = 1024
 
 // listen opens both sockets: those of the service manager when it gave any, else its own.
-func (s *Server) listen() ([]*socket, error) {
+func (s *Server) listen() (sockets []*socket, err error) {
 	given, err := activated()
 	if err != nil {
 		return nil, err
 	}
-	var sockets []*socket
+	defer func() {
+		if err != nil {
+			for _, k := range sockets {
+				k.close()
+			}
+		}
+	}()
 	for _, want := range []struct {
 		name, path string
 		admin      bool
@@ -49,24 +56,32 @@ func (s *Server) listen() ([]*socket, error) {
 	} {
 		users, err := userIDs(want.users)
 		if err != nil {
-			return nil, fmt.Errorf("signer.%s_users: %w", want.name, err)
+			return sockets, fmt.Errorf("signer.%s_users: %w", want.name, err)
 		}
 		k := &socket{admin: want.admin, users: users, slots: make(chan struct{}, connectionLimit), conns: map[*connection]struct{}{}}
 		if k.UnixListener = given[want.name]; k.UnixListener == nil {
 			if len(given) > 0 {
-				return nil, fmt.Errorf("the service manager gave sockets, but none is named %q: set FileDescriptorName= in its socket unit", want.name)
+				return sockets, fmt.Errorf("the service manager gave sockets, but none is named %q: set FileDescriptorName= in its socket unit", want.name)
 			}
 			mode := os.FileMode(0o600)
 			if len(want.users) > 0 {
 				mode = 0o660
 			}
 			if k.UnixListener, k.lock, err = listenUnix(want.path, mode); err != nil {
-				return nil, err
+				return sockets, err
 			}
 		}
 		sockets = append(sockets, k)
 	}
 	return sockets, nil
+}
+
+// close lets the socket's path go.
+func (k *socket) close() {
+	k.Close()
+	if k.lock != nil {
+		k.lock.Close()
+	}
 }
 
 // activated returns the service manager's sockets by name (sd_listen_fds).
@@ -88,10 +103,17 @@ func activated() (map[string]*net.UnixListener, error) {
 	return given, nil
 }
 
+// longestSocket is what a Unix socket's address holds, in bytes (unix(7)).
+const longestSocket = 107
+
 // listenUnix binds a socket under a name of its own, gives it its mode, and
 // renames it: nobody sees it with other rights, and what an earlier process left
 // is replaced at once.
 func listenUnix(path string, mode os.FileMode) (_ *net.UnixListener, lock *os.File, err error) {
+	fresh := path + ".new"
+	if len(fresh) > longestSocket {
+		return nil, nil, fmt.Errorf("socket %s: a path of %d bytes: at most %d can be served", path, len(path), longestSocket-len(".new"))
+	}
 	lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket %s: %w", path, err)
@@ -104,7 +126,6 @@ func listenUnix(path string, mode os.FileMode) (_ *net.UnixListener, lock *os.Fi
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, nil, fmt.Errorf("socket %s: another signer serves it", path)
 	}
-	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}

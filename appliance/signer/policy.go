@@ -2,13 +2,12 @@ package signer
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"crypto/sha256"
 
 	"chancery/appliance/audit"
 	"chancery/appliance/signer/wire"
@@ -26,6 +25,8 @@ const (
 	oldestStatement = 48 * time.Hour
 	// maxItems bounds the signatures of one request.
 	maxItems = 128
+	// maxTypes bounds the types of one credential.
+	maxTypes = 16
 	// longestName bounds identifiers that go into the log, in bytes.
 	longestName = 256
 )
@@ -125,6 +126,9 @@ func (c *core) judgeItem(item wire.SignItem) (order, *refusal) {
 	if err != nil {
 		return order{}, refuse("unparsable", "the bytes are no %s to be signed: %v", item.Format, err)
 	}
+	if len(statement.Types) > maxTypes {
+		return order{}, refuse("types", "%d types: at most %d are signed", len(statement.Types), maxTypes)
+	}
 	if r := k.check(statement, c.now()); r != nil {
 		return order{}, r
 	}
@@ -196,6 +200,8 @@ func (c *core) charge(orders []order) (int, *refusal) {
 		counts[o.key]++
 	}
 	now := c.now()
+	c.rates.Lock()
+	defer c.rates.Unlock()
 	for i, k := range keys {
 		wait, ok := k.rate.take(counts[k], now)
 		if ok {

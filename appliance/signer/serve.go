@@ -70,9 +70,7 @@ func (k *socket) serve(ctx context.Context, s *Server) {
 		})
 	}
 	wait.Wait()
-	if k.lock != nil {
-		k.lock.Close()
-	}
+	k.close()
 }
 
 // admit checks the peer and counts the connection.
@@ -89,6 +87,10 @@ func (k *socket) admit(s *Server, cn *connection) *wire.Error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.drained {
+		<-k.slots
+		return &wire.Error{Code: wire.CodeUnavailable, Message: "the signer is stopping", RetryAfter: 1}
+	}
 	k.conns[cn] = struct{}{}
 	return nil
 }
@@ -104,6 +106,7 @@ func (k *socket) forget(cn *connection) {
 func (k *socket) drain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.drained = true
 	for cn := range k.conns {
 		cn.closed = true
 		if !cn.busy {
@@ -162,8 +165,7 @@ func (cn *connection) wait(s *Server) error {
 	return err
 }
 
-// operation is what a socket can be asked. own tells that it manages the
-// generation itself.
+// operation is what a socket can be asked.
 type operation struct {
 	sign, admin bool
 	run         func(ctx context.Context, s *Server, cn *connection, body cbor.RawMessage) (any, error)
@@ -185,11 +187,11 @@ func init() {
 		}},
 		wire.OpCheckpoint: {admin: true, run: withCore((*Server).checkpoint)},
 		wire.OpEvidence:   {admin: true, run: withCore((*Server).evidence)},
-		wire.OpPause: {admin: true, run: func(ctx context.Context, s *Server, cn *connection, body cbor.RawMessage) (any, error) {
+		wire.OpPause: {admin: true, run: func(_ context.Context, s *Server, cn *connection, body cbor.RawMessage) (any, error) {
 			if err := empty(body); err != nil {
 				return nil, err
 			}
-			return nil, s.pause(ctx, cn)
+			return nil, s.pause(cn)
 		}},
 		wire.OpResume: {admin: true, run: func(ctx context.Context, s *Server, _ *connection, body cbor.RawMessage) (any, error) {
 			if err := empty(body); err != nil {
@@ -262,10 +264,12 @@ func (s *Server) explain(op wire.Op, err error) *wire.Error {
 	}
 	class := hsm.ClassOf(err)
 	switch {
-	case class == hsm.ClassBusy || errors.Is(err, context.DeadlineExceeded):
+	case class == hsm.ClassBusy:
 		return &wire.Error{Code: wire.CodeBusy, RetryAfter: 1, Message: "the token is busy"}
-	case class == hsm.ClassSessionLost || class == hsm.ClassTokenGone || class == hsm.ClassPINRefused || class == hsm.ClassClosed:
+	case class == hsm.ClassSessionLost || class == hsm.ClassTokenGone || class == hsm.ClassHung || class == hsm.ClassPINRefused || class == hsm.ClassClosed:
 		return &wire.Error{Code: wire.CodeUnavailable, RetryAfter: 2, Message: "the token is not available: " + string(class)}
+	case errors.Is(err, audit.ErrLocked):
+		return &wire.Error{Code: wire.CodeBusy, RetryAfter: 1, Message: "the ceremony's process still has token and log"}
 	case errors.Is(err, audit.ErrFailed):
 		s.logger.Error("failed", "op", string(op), "error", err.Error())
 		return &wire.Error{Code: wire.CodeUnavailable, RetryAfter: 5, Message: "the audit log takes no entries, so nothing is signed"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -95,8 +96,8 @@ func (c *core) carryOut(ctx context.Context, token *hsm.Token, in wire.SignReque
 	return wire.SignResponse{Results: results}, nil
 }
 
-// signAll signs as many at once as the token can; after a failure the rest is
-// not tried. cause is the first failure.
+// signAll signs as many at once as the token can; after a failure no further one
+// is begun. cause is the first failure.
 func (c *core) signAll(ctx context.Context, token *hsm.Token, orders []order) (signatures [][]byte, failures []error, cause error) {
 	signatures, failures = make([][]byte, len(orders)), make([]error, len(orders))
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Signer.OperationTimeout.Std())
@@ -105,14 +106,17 @@ func (c *core) signAll(ctx context.Context, token *hsm.Token, orders []order) (s
 		signatures[0], failures[0] = token.Sign(ctx, orders[0].key.Label, orders[0].item.TBS)
 		return signatures, failures, failures[0]
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(c.cfg.Signer.Sessions)
+	var failed atomic.Bool
 	for i, o := range orders {
 		group.Go(func() error {
-			if ctx.Err() != nil {
-				return ctx.Err() // another has failed: withheld
+			if failed.Load() {
+				return nil
 			}
-			signatures[i], failures[i] = token.Sign(ctx, o.key.Label, o.item.TBS)
+			if signatures[i], failures[i] = token.Sign(ctx, o.key.Label, o.item.TBS); failures[i] != nil {
+				failed.Store(true)
+			}
 			return failures[i]
 		})
 	}

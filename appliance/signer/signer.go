@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"chancery/appliance/audit"
 	"chancery/appliance/signer/wire"
 	"chancery/config"
 	"chancery/hsm"
@@ -58,12 +59,15 @@ type Server struct {
 	now     func() time.Time
 	version string
 
-	// life is held shared by every request and exclusively by whatever opens or
-	// closes a generation; it guards core and pauser. So a pause waits for the
-	// requests that are under way, and those that come after it find no core.
-	life   sync.RWMutex
-	core   *core       // nil while paused and after the end
-	pauser *connection // who paused; its end resumes
+	// transition is held by whoever begins or ends a generation, for as long as
+	// that takes. life is held shared by every request and exclusively for the
+	// moment in which the core comes or goes; it guards core and pauser. So a
+	// pause waits for the requests that are under way, those that come after it
+	// find no core, and nobody waits for a log that is being read.
+	transition sync.Mutex
+	life       sync.RWMutex
+	core       *core       // nil while paused and after the end
+	pauser     *connection // who paused; its end resumes
 
 	admitted   atomic.Int64  // requests in front of the token
 	signatures atomic.Uint64 // answered since the start
@@ -99,6 +103,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
+	s.logger.Info("open", "log_size", s.current().log.Size(), "keys", len(s.current().keys))
 	sockets, err := s.listen()
 	if err != nil {
 		return errors.Join(err, s.close())
@@ -111,7 +116,6 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	}
 	wait.Go(func() { s.watchdog(serving) })
 	notify("READY=1")
-	s.logger.Info("serving", "log_size", s.current().log.Size(), "keys", len(s.current().keys))
 	if o.Ready != nil {
 		o.Ready()
 	}
@@ -144,42 +148,56 @@ func (s *Server) current() *core {
 
 // open begins a generation.
 func (s *Server) open(ctx context.Context) error {
-	s.life.Lock()
-	defer s.life.Unlock()
-	return s.openLocked(ctx)
-}
-
-func (s *Server) openLocked(ctx context.Context) error {
+	s.transition.Lock()
+	defer s.transition.Unlock()
+	if s.current() != nil {
+		return nil
+	}
 	c, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
+	s.life.Lock()
+	defer s.life.Unlock()
 	s.core, s.pauser = c, nil
 	return nil
 }
 
-// close ends the generation, if there is one.
-func (s *Server) close() error {
+// leave takes the core away once no request uses it, for pauser; without a core
+// it returns nil, and who paused it.
+func (s *Server) leave(pauser *connection) (*core, *connection) {
 	s.life.Lock()
 	defer s.life.Unlock()
-	if s.core == nil {
-		return nil
-	}
 	c := s.core
-	s.core = nil
-	return c.end()
+	if c == nil {
+		return nil, s.pauser
+	}
+	s.core, s.pauser = nil, pauser
+	return c, pauser
 }
 
-// pause drains and lets token and log go, for a ceremony. It is done when it
-// was done already; the connection that did it first keeps it.
-func (s *Server) pause(_ context.Context, cn *connection) error {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if s.core == nil {
+// close ends the generation, if there is one.
+func (s *Server) close() error {
+	s.transition.Lock()
+	defer s.transition.Unlock()
+	if c, _ := s.leave(nil); c != nil {
+		return c.end()
+	}
+	return nil
+}
+
+// pause drains and lets token and log go, for the ceremony of whoever is at the
+// other end of the connection; another one's is refused meanwhile.
+func (s *Server) pause(cn *connection) error {
+	s.transition.Lock()
+	defer s.transition.Unlock()
+	c, pauser := s.leave(cn)
+	if pauser != cn {
+		return &wire.Error{Code: wire.CodeBusy, RetryAfter: 60, Message: "the signer is paused for another ceremony"}
+	}
+	if c == nil {
 		return nil
 	}
-	c := s.core
-	s.core, s.pauser = nil, cn
 	s.logger.Info("paused")
 	if err := c.end(); err != nil {
 		s.fail(fmt.Errorf("pause: %w", err))
@@ -188,33 +206,47 @@ func (s *Server) pause(_ context.Context, cn *connection) error {
 	return nil
 }
 
-// resume begins a new generation. When that fails the process ends: what the
-// ceremony left is then for the next start to explain.
+// resume begins a new generation. While the ceremony's process has the log the
+// pause goes on. When it fails otherwise the process ends: what the ceremony
+// left is then for the next start to explain.
 func (s *Server) resume(ctx context.Context) error {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if s.core != nil {
-		return nil
-	}
-	if err := s.openLocked(ctx); err != nil {
+	err := s.open(ctx)
+	switch {
+	case err == nil:
+		s.logger.Info("resumed")
+	case !errors.Is(err, audit.ErrLocked):
 		s.fail(fmt.Errorf("resume: %w", err))
-		return err
 	}
-	s.logger.Info("resumed", "keys", len(s.core.keys))
-	return nil
+	return err
 }
 
-// gone resumes when the connection that paused is closed: its process died.
+// resumePause is the time between two tries to resume behind a ceremony whose
+// operator is gone.
+const resumePause = 500 * time.Millisecond
+
+// gone resumes when the connection that paused is closed: its process died. What
+// it had started may still hold the ceremony, and is waited for.
 func (s *Server) gone(ctx context.Context, cn *connection) {
 	s.life.RLock()
 	mine := s.pauser == cn
 	s.life.RUnlock()
-	if !mine || ctx.Err() != nil {
+	if !mine {
 		return
 	}
 	s.logger.Warn("the connection that paused the signer is gone")
-	if err := s.resume(ctx); err != nil {
+	for ctx.Err() == nil {
+		err := s.resume(ctx)
+		if err == nil {
+			return
+		}
 		s.logger.Error("resume", "error", err.Error())
+		if !errors.Is(err, audit.ErrLocked) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(resumePause):
+		}
 	}
 }
 
