@@ -105,6 +105,9 @@ func (i *Issuer) asRefusal(r *http.Request, err error) *refusal {
 	if errors.As(err, &known) {
 		return known
 	}
+	if errors.Is(err, store.ErrToken) {
+		return invalidToken()
+	}
 	away := &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "issuing is not possible now: try again later", retryAfter: 5}
 	if e := wire.AsError(err); e != nil {
 		if e.RetryAfter > 0 {

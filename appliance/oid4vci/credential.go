@@ -31,9 +31,6 @@ func (i *Issuer) serveCredential(w http.ResponseWriter, r *http.Request) string 
 	}
 	body, bodyErr := readBody(r, maxBody, "invalid_credential_request")
 	grant, err := i.store.Grant(r.Context(), token)
-	if errors.Is(err, store.ErrToken) {
-		return i.failed(w, r, invalidToken())
-	}
 	if err != nil {
 		return i.failed(w, r, err)
 	}
@@ -46,7 +43,7 @@ func (i *Issuer) serveCredential(w http.ResponseWriter, r *http.Request) string 
 	return "ok"
 }
 
-func invalidToken() error {
+func invalidToken() *refusal {
 	return &refusal{status: http.StatusUnauthorized, code: "invalid_token", description: "the access token is not valid",
 		challenge: `Bearer error="invalid_token", error_description="the access token is not valid"`}
 }

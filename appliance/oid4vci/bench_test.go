@@ -1,0 +1,112 @@
+package oid4vci
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"chancery/issuance"
+)
+
+// BenchmarkProof checks one proof.
+func BenchmarkProof(b *testing.B) {
+	now := time.Now()
+	for _, algorithm := range []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.EdDSA} {
+		h := newHolder(b, algorithm)
+		proof := h.proof(b, "https://localhost:8443", "nonce", now, nil)
+		rules := proofRules{audience: "https://localhost:8443", methods: []string{"jwk"}, past: 5 * time.Minute, now: now}
+		b.Run(string(algorithm), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := checkProof(proof, rules); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// prepared is a credential request that will be answered with a credential.
+type prepared struct {
+	token string
+	body  []byte
+}
+
+// prepare makes n of them.
+func (r *rig) prepare(b *testing.B, id string, n int) []prepared {
+	b.Helper()
+	h := newHolder(b, issuance.ES256)
+	out := make([]prepared, n)
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range 32 {
+		wait.Go(func() {
+			for {
+				at := int(next.Add(1)) - 1
+				if at >= n {
+					return
+				}
+				nonce, err := r.nonces.make(r.now())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				body, err := json.Marshal(request(id, r.good(b, h, nonce)))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				out[at] = prepared{r.token(b, r.offer(b, nil, id)), body}
+			}
+		})
+	}
+	wait.Wait()
+	return out
+}
+
+// cpu is what this process has used.
+func cpu(b *testing.B) time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// BenchmarkCredential measures the credential endpoint's handler with the
+// signer, the token and the database behind it, 32 requests at a time. cpu-µs/op
+// is the processor time of all of them, the signer's included.
+func BenchmarkCredential(b *testing.B) {
+	for _, id := range []string{mdlID, pidID, residenceID} {
+		b.Run(id, func(b *testing.B) {
+			r := newRig(b, rigOptions{})
+			handler := r.Handler()
+			requests := r.prepare(b, id, b.N)
+			var next atomic.Int64
+			b.ReportAllocs()
+			b.SetParallelism(16)
+			before := cpu(b)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					p := requests[next.Add(1)-1]
+					w, q := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "https://localhost:8443/credential", bytes.NewReader(p.body))
+					q.Header.Set("Authorization", "Bearer "+p.token)
+					q.Header.Set("Content-Type", "application/json")
+					if handler.ServeHTTP(w, q); w.Code != http.StatusOK {
+						b.Errorf("%d %s", w.Code, w.Body)
+						return
+					}
+				}
+			})
+			b.StopTimer()
+			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+		})
+	}
+}
