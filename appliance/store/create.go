@@ -102,9 +102,16 @@ func (s *Store) CreateOffer(ctx context.Context, n NewOffer) (Created, error) {
 		return Created{}, err
 	}
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
-		if _, err := tx.Exec(`INSERT INTO offers (id, uuid, state, configurations, created_at, expires_at, created_by, due_at, code_hash, tx_code, tx_mac, attempts_left, epoch, wrapped)
-			VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, uuid[:], string(configurations), millis(now), millis(c.ExpiresAt), n.CreatedBy,
-			millis(c.ExpiresAt), code.hash(), txCode, txMAC, c.AttemptsLeft, epoch.id, wrapped); err != nil {
+		made, err := tx.Exec(`INSERT INTO offers (id, uuid, state, configurations, created_at, expires_at, created_by, due_at, code_hash, tx_code, tx_mac, attempts_left, epoch)
+			SELECT ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, id FROM epochs WHERE id = ?`, id, uuid[:], string(configurations), millis(now), millis(c.ExpiresAt), n.CreatedBy,
+			millis(c.ExpiresAt), code.hash(), txCode, txMAC, c.AttemptsLeft, epoch.id)
+		if err != nil {
+			return err
+		}
+		if made != 1 { // the key is deleted: nobody could open the claims
+			return fmt.Errorf("epoch %d was retired meanwhile: %w", epoch.id, ErrKeyAway)
+		}
+		if err := putKey(tx, id, wrapped); err != nil {
 			return err
 		}
 		if _, err := tx.Exec("INSERT INTO claims (offer, sealed) VALUES (?, ?)", id, sealed); err != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"chancery/appliance/database"
@@ -27,8 +26,11 @@ func (s *Store) Fetch(ctx context.Context, uriSecret string) (Offer, string, err
 			return err
 		})
 	})
-	if err != nil || !found {
-		return Offer{}, "", errors.Join(err, errNotFound(found))
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Offer{}, "", err
 	}
 	s.overlay(id, &o)
 	switch o.State {

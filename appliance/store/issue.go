@@ -66,11 +66,15 @@ type Grant struct {
 	wrapped, sealed []byte
 }
 
-// Grant returns what an access token allows, or [ErrToken].
+// Grant returns what an access token allows, or [ErrToken]. The error wraps
+// [ErrKeyAway] while it is not known whether the database is an older copy.
 func (s *Store) Grant(ctx context.Context, token string) (*Grant, error) {
 	id, secret, ok := parseOpaque(token)
 	if !ok {
 		return nil, ErrToken
+	}
+	if err := s.ready(id); err != nil {
+		return nil, err
 	}
 	release, err := s.takeTurn(ctx, sha256.Sum256(secret[:]))
 	if err != nil {
@@ -83,8 +87,8 @@ func (s *Store) Grant(ctx context.Context, token string) (*Grant, error) {
 		found                bool
 	)
 	err = s.db.Read(ctx, func(r *database.Reader) (err error) {
-		found, err = r.Row(`SELECT o.uuid, o.state, o.configurations, o.token_hash, o.token_expires, o.identified, o.client, o.granted, o.pending, coalesce(o.epoch, 0), o.wrapped, c.sealed
-			FROM offers o LEFT JOIN claims c ON c.offer = o.id WHERE o.id = ?`, []any{id},
+		found, err = r.Row("SELECT o.uuid, o.state, o.configurations, o.token_hash, o.token_expires, o.identified, o.client, o.granted, o.pending, coalesce(o.epoch, 0), "+keyColumn+", c.sealed "+
+			"FROM offers o LEFT JOIN claims c ON c.offer = o.id LEFT JOIN keys k ON k.block = o.id / 64 WHERE o.id = ?", []any{id},
 			[]any{&g.uuid, &state, &configurations, &hash, &expires, &g.Identified, &g.Client, &g.grantedSet, &g.pending, &g.epoch, &g.wrapped, &g.sealed})
 		return err
 	})
@@ -132,24 +136,34 @@ func (g *Grant) bit(configuration string) int64 {
 }
 
 // Claims opens the offer's claims. The error wraps [ErrKeyAway] when the token
-// is needed for it and away.
+// is needed for it and away; it is [ErrToken] when the offer ended meanwhile and
+// its key is gone.
 func (g *Grant) Claims(ctx context.Context) ([]byte, error) {
 	epoch, err := g.store.epoch(ctx, g.epoch)
+	if errors.Is(err, ErrNotFound) {
+		return nil, ErrToken
+	}
 	if err != nil {
 		return nil, err
 	}
 	return epoch.unseal(g.uuid, g.wrapped, g.sealed)
 }
 
-// Issue records credentials of one configuration, before they are handed out.
-// With the last granted configuration the offer is done and its claims are
-// shredded. [ErrState] when the offer ended meanwhile, for instance by
-// cancellation: then the credentials must not be handed out; an event says so.
+// Issue records credentials of one configuration, at least one, before they are
+// handed out. With the last granted configuration the offer is done and its
+// claims are shredded. [ErrState] when the offer ended meanwhile, for instance by
+// cancellation: then the credentials must not be handed out; events say so.
+//
+// A crash after the commit loses the answer, not the knowledge: the records here
+// and in the audit log name each credential, and none is made a second time.
 func (g *Grant) Issue(ctx context.Context, configuration string, credentials []Credential) error {
 	s, now := g.store, g.store.now()
 	left := g.pending &^ g.bit(configuration)
 	if left == g.pending {
 		return ErrNotGranted
+	}
+	if len(credentials) == 0 {
+		return errors.New("a configuration is issued with at least one credential")
 	}
 	withheld := false
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
@@ -160,7 +174,7 @@ func (g *Grant) Issue(ctx context.Context, configuration string, credentials []C
 		}
 		if !changed {
 			withheld = true
-			return s.record(tx, Event{Time: now, Kind: "credential.withheld", Actor: "appliance", Subject: g.Offer, Detail: map[string]string{"credential": credentials[0].ID}})
+			return s.withhold(tx, g.Offer, credentials, now)
 		}
 		var n int64
 		if g.pending != g.grantedSet { // not the first
@@ -191,6 +205,16 @@ func (g *Grant) Issue(ctx context.Context, configuration string, credentials []C
 	return nil
 }
 
+// withhold records that credentials were signed and not handed out.
+func (s *Store) withhold(tx *database.Tx, offer string, credentials []Credential, now time.Time) error {
+	for _, c := range credentials {
+		if err := s.record(tx, Event{Time: now, Kind: "credential.withheld", Actor: "appliance", Subject: offer, Detail: map[string]string{"credential": c.ID}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // advance takes the configuration's bit away, or ends the offer with the last one.
 func (g *Grant) advance(tx *database.Tx, left int64, now time.Time) (bool, error) {
 	if left != 0 {
@@ -206,8 +230,11 @@ func (g *Grant) Fail(ctx context.Context, reason string) error {
 	s, now := g.store, g.store.now()
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		ended, err := end(tx, g.id, Failed, now, "state = 2")
-		if err != nil || !ended {
-			return errors.Join(err, fmt.Errorf("offer %s: %w", g.Offer, ErrState))
+		if err != nil {
+			return err
+		}
+		if !ended {
+			return fmt.Errorf("offer %s: %w", g.Offer, ErrState)
 		}
 		return s.record(tx, Event{Time: now, Kind: "offer.failed", Actor: "appliance", Subject: g.Offer, Detail: map[string]string{"reason": reason}})
 	})

@@ -9,6 +9,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +19,8 @@ import (
 
 // An epoch's data key lives in the database wrapped by the token, and open in
 // this process's memory. It wraps each offer's own key. An offer is shredded by
-// deleting its wrapped key and its sealed claims; when the last offer of an
-// epoch has ended, the epoch's wrapped key is deleted too.
+// overwriting its wrapped key; its sealed claims are deleted as well, and when the
+// last offer of an epoch has ended, so is the epoch's wrapped key.
 
 // epochKey is an epoch's key in use.
 type epochKey struct {
@@ -45,8 +47,8 @@ type keyring struct {
 
 func (k *keyring) load(r *database.Reader) error {
 	k.epochs = map[int64]*epochKey{}
-	if found, err := r.Row("SELECT source FROM meta WHERE id = 1", nil, []any{&k.source}); err != nil || !found {
-		return errors.Join(err, errNoMeta(found))
+	if _, err := r.Row("SELECT source FROM meta WHERE id = 1", nil, []any{&k.source}); err != nil {
+		return err
 	}
 	return r.Rows("SELECT id, context, wrapped, created_at FROM epochs ORDER BY id", nil, func(scan func(...any) error) error {
 		e := &epochKey{}
@@ -59,13 +61,6 @@ func (k *keyring) load(r *database.Reader) error {
 		k.current, k.last = e, e.id
 		return nil
 	})
-}
-
-func errNoMeta(found bool) error {
-	if found {
-		return nil
-	}
-	return errors.New("the database has no identity: it was not made by init")
 }
 
 // forget drops the open keys.
@@ -100,7 +95,8 @@ func derive(key []byte, purpose string) []byte {
 }
 
 // epoch returns an epoch with its key open. The error wraps [ErrKeyAway] when
-// the token has to open it and cannot.
+// the token has to open it and cannot, and [ErrNotFound] when the epoch was
+// retired: then no open offer needs it.
 func (s *Store) epoch(ctx context.Context, id int64) (*epochKey, error) {
 	s.keys.mu.Lock()
 	e := s.keys.epochs[id]
@@ -172,73 +168,82 @@ func (s *Store) newEpoch(ctx context.Context) (*epochKey, error) {
 	return e, nil
 }
 
+// known returns the epochs' ids, oldest first, and the current epoch.
+func (k *keyring) known() (ids []int64, current *epochKey) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Sorted(maps.Keys(k.epochs)), k.current
+}
+
 // Rotate opens every epoch's key that is not open yet and makes a new epoch
 // when the current one's time is over. While the token is away it returns an
-// error and changes nothing.
+// error and changes nothing. A key that does not open keeps neither the others
+// shut nor the next one from being made.
 func (s *Store) Rotate(ctx context.Context) error {
-	s.keys.mu.Lock()
-	current := s.keys.current
-	ids := make([]int64, 0, len(s.keys.epochs))
-	for id := range s.keys.epochs {
-		ids = append(ids, id)
-	}
-	s.keys.mu.Unlock()
+	var errs []error
+	ids, current := s.keys.known()
 	for _, id := range ids {
 		if _, err := s.epoch(ctx, id); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
+			errs = append(errs, err)
 		}
 	}
 	if current == nil || s.now().Sub(current.createdAt) >= s.options.DataKeyLifetime {
 		_, err := s.newEpoch(ctx)
-		return err
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// retireEpochs deletes the keys of past epochs that no open offer needs. An
+// offer that is still on its way into one finds its epoch gone, and is refused.
+func (s *Store) retireEpochs(ctx context.Context) error {
+	ids, current := s.keys.known()
+	for _, id := range ids {
+		if id == current.id {
+			continue
+		}
+		var n int64
+		err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
+			n, err = tx.Exec("DELETE FROM epochs WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM offers WHERE due_at IS NOT NULL AND epoch = ?1)", id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n == 1 {
+			s.keys.mu.Lock()
+			delete(s.keys.epochs, id)
+			s.keys.mu.Unlock()
+		}
 	}
 	return nil
 }
 
-// retireEpochs deletes the keys of past epochs that no open offer needs.
-func (s *Store) retireEpochs(ctx context.Context) error {
-	s.keys.mu.Lock()
-	var current int64
-	if s.keys.current != nil {
-		current = s.keys.current.id
-	}
-	s.keys.mu.Unlock()
-	needed := map[int64]bool{}
-	var gone []int64
-	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		if err := tx.Rows("SELECT DISTINCT epoch FROM offers WHERE due_at IS NOT NULL", nil, func(scan func(...any) error) error {
-			var id int64
-			err := scan(&id)
-			needed[id] = true
-			return err
-		}); err != nil {
-			return err
-		}
-		err := tx.Rows("SELECT id FROM epochs WHERE id < ?", []any{current}, func(scan func(...any) error) error {
-			var id int64
-			err := scan(&id)
-			if !needed[id] {
-				gone = append(gone, id)
-			}
-			return err
-		})
-		for _, id := range gone {
-			if _, err := tx.Exec("DELETE FROM epochs WHERE id = ?", id); err != nil {
-				return err
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	s.keys.mu.Lock()
-	defer s.keys.mu.Unlock()
-	for _, id := range gone {
-		delete(s.keys.epochs, id)
-	}
-	return nil
+// An offer's wrapped key is nonce, key and tag; noKey stands where there is none.
+// putKey and keyColumn have both sizes in their SQL.
+const (
+	keysInBlock = 64
+	wrappedSize = 12 + 32 + 16
+)
+
+var noKey [wrappedSize]byte
+
+// putKey writes an offer's wrapped key, or noKey, into its place among 64 in a row.
+//
+// What SQLite deletes, or moves when it balances pages, can stay in the unused
+// part of a page, also with secure_delete. These rows have one size, which fills
+// a page, so that none ever shares or leaves a trace on another's page, and a
+// key is overwritten where it lies. Sealed claims and epochs' keys may leave
+// traces: they open nothing without this key.
+func putKey(tx *database.Tx, offer int64, wrapped []byte) error {
+	_, err := tx.Exec(`INSERT INTO keys (block, wrapped) VALUES (?1, CAST(zeroblob(?2) || ?3 || zeroblob(3780 - ?2) AS BLOB))
+		ON CONFLICT (block) DO UPDATE SET wrapped = CAST(substr(wrapped, 1, ?2) || ?3 || substr(wrapped, ?2 + 61) AS BLOB)`,
+		offer/keysInBlock, offer%keysInBlock*wrappedSize, wrapped)
+	return err
 }
+
+// keyColumn is the wrapped key of the offer o in keys k.
+const keyColumn = "substr(k.wrapped, o.id % 64 * 60 + 1, 60)"
 
 // seal encrypts claims under a key of the offer's own and wraps that key.
 func (e *epochKey) seal(uuid [16]byte, claims []byte) (wrapped, sealed []byte, err error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -157,8 +156,11 @@ func (s *Store) Offer(ctx context.Context, id string) (Offer, error) {
 			found = o.ID == id
 			return err
 		})
-		if err != nil || !found {
-			return errors.Join(err, errNotFound(found))
+		if err == nil && !found {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return err
 		}
 		s.overlay(row, &o)
 		return r.Rows("SELECT credential, configuration, version, key, intent, outcome, issued_at FROM credentials WHERE offer = ? ORDER BY n", []any{row},
@@ -177,13 +179,6 @@ func (s *Store) Offer(ctx context.Context, id string) (Offer, error) {
 	return o, nil
 }
 
-func errNotFound(found bool) error {
-	if found {
-		return nil
-	}
-	return ErrNotFound
-}
-
 // Filter narrows a list of offers.
 type Filter struct {
 	// State is nil for all.
@@ -191,7 +186,9 @@ type Filter struct {
 }
 
 // ListOffers returns up to limit offers, newest first, and the cursor to go on
-// with, which is empty at the end. An unreadable cursor is [ErrNotFound].
+// with, which is empty at the end. An unreadable cursor is [ErrNotFound]. Where
+// states are asked for, what is due is ended and what was fetched is written
+// first, so that the rows say what holds now.
 func (s *Store) ListOffers(ctx context.Context, filter Filter, limit int, cursor string) ([]Offer, string, error) {
 	before, err := parseCursor(cursor)
 	if err != nil {
@@ -200,8 +197,8 @@ func (s *Store) ListOffers(ctx context.Context, filter Filter, limit int, cursor
 	first, last := int(Made), int(Failed)
 	if filter.State != nil {
 		first, last = int(*filter.State), int(*filter.State)
-		if *filter.State == Fetched {
-			s.flushFetched(ctx)
+		if err := s.settle(ctx); err != nil {
+			return nil, "", err
 		}
 	}
 	var offers []Offer
@@ -259,8 +256,11 @@ func (s *Store) CancelOffer(ctx context.Context, id, actor string) error {
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		var stored []byte
 		found, err := tx.Row("SELECT uuid FROM offers WHERE id = ?", []any{row}, []any{&stored})
-		if err != nil || !found || formatUUID(stored) != id {
-			return errors.Join(err, errNotFound(false))
+		if err != nil {
+			return err
+		}
+		if !found || formatUUID(stored) != id {
+			return ErrNotFound
 		}
 		ended, err := end(tx, row, Cancelled, now, "state IN (0, 1, 2)")
 		if err != nil {
@@ -277,14 +277,16 @@ func (s *Store) CancelOffer(ctx context.Context, id, actor string) error {
 	return err
 }
 
-// end makes an offer final, if the condition holds, and shreds its claims: the
-// offer's key, the sealed claims and the transaction code's MAC are deleted.
+// end makes an offer final, if the condition holds, and shreds its claims: its
+// key is overwritten, the sealed claims and the transaction code's MAC are deleted.
 func end(tx *database.Tx, id int64, state State, now time.Time, condition string) (bool, error) {
-	n, err := tx.Exec("UPDATE offers SET state = ?, finished_at = ?, due_at = NULL, wrapped = NULL, epoch = NULL, tx_mac = NULL, token_hash = NULL, pending = 0 WHERE id = ? AND "+condition,
+	n, err := tx.Exec("UPDATE offers SET state = ?, finished_at = ?, due_at = NULL, epoch = NULL, tx_mac = NULL, token_hash = NULL, pending = 0 WHERE id = ? AND "+condition,
 		int(state), millis(now), id)
 	if err != nil || n == 0 {
 		return false, err
 	}
-	_, err = tx.Exec("DELETE FROM claims WHERE offer = ?", id)
-	return true, err
+	if _, err = tx.Exec("DELETE FROM claims WHERE offer = ?", id); err != nil {
+		return true, err
+	}
+	return true, putKey(tx, id, noKey[:])
 }

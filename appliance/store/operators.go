@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"chancery/appliance/database"
 )
@@ -36,13 +39,28 @@ type cachedOperator struct {
 	until    time.Time
 }
 
+// reserved are actors of the audit log that no operator may be taken for.
+var reserved = []string{"appliance", "ceremony", "signer", "unknown", "wallet"}
+
+// checkName refuses what would mislead in the audit log, or be refused by it.
+func checkName(name string) error {
+	odd := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == utf8.RuneError }
+	if name == "" || len(name) > 64 || strings.ContainsFunc(name, odd) {
+		return fmt.Errorf("%q is no operator's name: use 1 to 64 bytes of printable characters without spaces", name)
+	}
+	if slices.Contains(reserved, strings.ToLower(name)) {
+		return fmt.Errorf("%s is no operator's name: the audit log uses it for something else", name)
+	}
+	return nil
+}
+
 // CreateOperatorToken adds an operator and returns the token, which is stored
 // hashed and cannot be shown again. actor is who did it. [ErrExists] when there
 // is an operator of that name, revoked or not: names in the audit log stay one
 // person's.
 func (s *Store) CreateOperatorToken(ctx context.Context, name, actor string) (string, error) {
-	if name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return "", fmt.Errorf("%q is no operator's name: use 1 to 64 characters without spaces", name)
+	if err := checkName(name); err != nil {
+		return "", err
 	}
 	token, err := newSecret()
 	if err != nil {

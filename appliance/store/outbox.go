@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chancery/appliance/database"
@@ -31,13 +32,35 @@ type outbox struct {
 	mu         sync.Mutex // guards what follows
 	source     string
 	base, sent int64
-	signal     chan struct{}
+
+	signal chan struct{}
+	opened int64       // the newest event's number when the file was opened
+	joined atomic.Bool // the log was asked; see Store.join
 }
 
 func (o *outbox) load(r *database.Reader) error {
 	o.signal = make(chan struct{}, 1)
-	found, err := r.Row("SELECT source, source_base, sent FROM meta WHERE id = 1", nil, []any{&o.source, &o.base, &o.sent})
-	return errors.Join(err, errNoMeta(found || err != nil))
+	found, err := r.Row("SELECT source, source_base, sent, (SELECT coalesce(max(seq), 0) FROM outbox) FROM meta WHERE id = 1", nil,
+		[]any{&o.source, &o.base, &o.sent, &o.opened})
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return errors.New("the database has no identity: it was not made by init")
+	case o.sent > o.opened:
+		return fmt.Errorf("event %d was sent, but holds only %d events: restore the file from a backup", o.sent, o.opened)
+	case o.base > o.sent:
+		return fmt.Errorf("event %d is before the outbox begins, at %d: restore the file from a backup", o.sent, o.base)
+	}
+	return nil
+}
+
+// position returns the source, the outbox number before its first event, and
+// that of the last event which the log has.
+func (o *outbox) position() (source string, base, sent int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.source, o.base, o.sent
 }
 
 // wake tells the drainer that there may be something.
@@ -130,54 +153,88 @@ const drainLimit = 256
 type Sender func(ctx context.Context, source string, events []Event) (last uint64, err error)
 
 // Drain sends what the audit log does not have yet, in order. Delivery is at
-// least once; the log drops what it has by source and number. When the log
-// knows more of this source than the database does, the database is an older
-// copy that was restored: it goes on under a new source, and what was open in
-// the copy is cancelled, as its codes may have been redeemed since.
+// least once; the log drops what it has by source and number. Only one Drain
+// runs at a time. The first one also learns whether the database is an older copy
+// that was restored; until then [Store.Redeem] and [Store.Grant] fail for the
+// offers that were in the file when it was opened.
 func (s *Store) Drain(ctx context.Context, send Sender) error {
+	if !s.outbox.joined.Load() {
+		if err := s.join(ctx, send); err != nil {
+			return err
+		}
+	}
 	for {
-		s.outbox.mu.Lock()
-		source, base, sent := s.outbox.source, s.outbox.base, s.outbox.sent
-		s.outbox.mu.Unlock()
+		source, base, sent := s.outbox.position()
 		events, err := s.unsent(ctx, base, sent)
-		if err != nil {
+		if err != nil || len(events) == 0 {
 			return err
 		}
 		last, err := send(ctx, source, events)
 		if err != nil {
 			return err
 		}
-		known := sent + int64(len(events))
-		if int64(last)+base > known {
-			var newest int64
-			if err := s.db.Read(ctx, func(r *database.Reader) error {
-				_, err := r.Row("SELECT coalesce(max(seq), 0) FROM outbox", nil, []any{&newest})
-				return err
-			}); err != nil {
-				return err
-			}
-			if int64(last)+base > newest {
-				return s.startOver(ctx)
-			}
+		if first, newest := events[0].Seq, events[len(events)-1].Seq; last < uint64(first) || last > uint64(newest) {
+			return fmt.Errorf("the audit log has this database's events up to %d, after %d to %d were sent: does a second chanceryd run on a copy of the database?", last, first, newest)
 		}
-		if next := int64(last) + base; next > sent {
-			if err := s.setSent(ctx, next); err != nil {
-				return err
-			}
-		} else if len(events) > 0 {
-			return fmt.Errorf("the audit log has events up to %d, not %d", last, known-base)
-		}
-		if len(events) < drainLimit {
-			return nil
+		if err := s.setSent(ctx, base+int64(last)); err != nil {
+			return err
 		}
 	}
 }
 
+// join asks the log, once after the database was opened, how far it has the
+// events: what it has is the truth, whatever the database believes.
+//
+// An event is durable in the database before it is sent. So when the log has
+// more of this source than the database held when it was opened, the database is
+// an older copy that was restored: it goes on under a new source, and what was
+// open in the copy is cancelled, as its codes may have been redeemed since. Until
+// that is known, no offer that was in the file is redeemed or issued.
+//
+// When the log has less than it has confirmed, the log is the older copy. It gets
+// the events again, as far as the outbox still holds them without a gap.
+func (s *Store) join(ctx context.Context, send Sender) error {
+	source, base, sent := s.outbox.position()
+	last, err := send(ctx, source, nil)
+	if err != nil {
+		return err
+	}
+	known := base + int64(min(last, 1<<62))
+	switch {
+	case known > s.outbox.opened:
+		err = s.startOver(ctx)
+	case known < sent:
+		s.log.Warn("the audit log is an older copy: it gets events again", "has", known-base, "confirmed", sent-base)
+		if _, err = s.unsent(ctx, base, known); err == nil {
+			err = s.setSent(ctx, known)
+		}
+	case known > sent: // it stopped between sending and noting so
+		err = s.setSent(ctx, known)
+	}
+	if err == nil {
+		s.outbox.joined.Store(true)
+	}
+	return err
+}
+
+// ready refuses what a restored copy must not do with an offer; see join.
+func (s *Store) ready(offer int64) error {
+	if offer > s.inherited || s.outbox.joined.Load() {
+		return nil
+	}
+	return fmt.Errorf("the audit log was not asked yet whether chancery.db is an older copy: %w", ErrKeyAway)
+}
+
+// unsent reads the next events after the outbox number sent.
 func (s *Store) unsent(ctx context.Context, base, sent int64) (events []Event, err error) {
+	next := sent - base
 	err = s.db.Read(ctx, func(r *database.Reader) error {
 		return r.Rows("SELECT seq, time, kind, actor, subject, detail FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", []any{sent, drainLimit}, func(scan func(...any) error) error {
 			e, err := scanEvent(scan)
 			e.Seq -= base
+			if next++; err == nil && e.Seq != next {
+				err = fmt.Errorf("the outbox lacks event %d, which the audit log does not have", next)
+			}
 			events = append(events, e)
 			return err
 		})
@@ -187,7 +244,7 @@ func (s *Store) unsent(ctx context.Context, base, sent int64) (events []Event, e
 
 func (s *Store) setSent(ctx context.Context, sent int64) error {
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		_, err := tx.Exec("UPDATE meta SET sent = ? WHERE id = 1 AND sent < ?", sent, sent)
+		_, err := tx.Exec("UPDATE meta SET sent = ? WHERE id = 1", sent)
 		return err
 	})
 	if err != nil {
@@ -195,6 +252,6 @@ func (s *Store) setSent(ctx context.Context, sent int64) error {
 	}
 	s.outbox.mu.Lock()
 	defer s.outbox.mu.Unlock()
-	s.outbox.sent = max(s.outbox.sent, sent)
+	s.outbox.sent = sent
 	return nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -80,12 +81,25 @@ func (s *Store) offerByCode(ctx context.Context, code string) (offerRow, error) 
 // UPDATE in the writer's transaction: it names every condition again, and who
 // changes the row wins; the token is handed out after the commit is durable. A
 // wrong transaction code is counted by an UPDATE of its own, which locks and
-// shreds the offer at the cap.
+// shreds the offer at the cap: however many guesses race, the writer takes them
+// one after the other, and a right one that comes after the cap finds the offer
+// locked.
+//
+// A code whose token response was lost stays spent. Nothing in a request tells
+// the wallet that lost it from somebody else who saw the code, and a code that
+// comes again is refused (RFC 6749 §4.1.2). A crash between the commit and the
+// answer thus leaves a token that nobody holds: the offer expires with it, its
+// claims are shredded, and the operator makes a new one. The token itself is
+// patient: it allows the same request again, after any crash, until its
+// credential is recorded.
 //
 // Errors: [ErrCode], [ErrTransactionCodeMissing], [ErrTransactionCodeUnexpected],
 // [ErrTransactionCodeWrong], [ErrKeyAway], or what Select returned.
 func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error) {
 	row, err := s.offerByCode(ctx, r.Code)
+	if err == nil {
+		err = s.ready(row.id)
+	}
 	if err != nil {
 		return RedeemedToken{}, err
 	}
@@ -106,6 +120,9 @@ func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error)
 		return RedeemedToken{}, ErrTransactionCodeUnexpected
 	case row.needsTx:
 		epoch, err := s.epoch(ctx, row.epoch)
+		if errors.Is(err, ErrNotFound) {
+			err = ErrCode // the offer ended meanwhile
+		}
 		if err != nil {
 			return RedeemedToken{}, err
 		}

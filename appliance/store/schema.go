@@ -42,14 +42,18 @@ CREATE TABLE offers (
 	identified     INTEGER NOT NULL DEFAULT 0, -- credential_identifiers were returned
 	granted        INTEGER NOT NULL DEFAULT 0, -- what the token covers
 	pending        INTEGER NOT NULL DEFAULT 0, -- granted and not yet issued
-	epoch          INTEGER,         -- NULL once shredded
-	wrapped        BLOB             -- the offer's own key, wrapped by the epoch's
+	epoch          INTEGER          -- NULL once shredded
 ) STRICT;
 CREATE INDEX offers_due ON offers (due_at, epoch) WHERE due_at IS NOT NULL;
 
 CREATE TABLE claims (
 	offer  INTEGER PRIMARY KEY REFERENCES offers (id) ON DELETE CASCADE,
 	sealed BLOB NOT NULL            -- AES-256-GCM under the offer's own key
+) STRICT;
+
+CREATE TABLE keys (                 -- see putKey
+	block   INTEGER PRIMARY KEY,    -- offer id / 64
+	wrapped BLOB NOT NULL CHECK (length(wrapped) = 64 * 60) -- offers' own keys, each wrapped by its epoch's; zeros where there is none
 ) STRICT;
 
 CREATE TABLE credentials (

@@ -32,9 +32,10 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrState says that an offer is no longer in a state that allows the change.
 	ErrState = errors.New("the offer's state does not allow this")
-	// ErrKeyAway says that a data key is wrapped in a token that cannot be
-	// reached now. Nothing was changed: trying again later may succeed.
-	ErrKeyAway = errors.New("the data key cannot be opened while the token is away")
+	// ErrKeyAway says that the signer is needed first and cannot be reached now,
+	// or its token cannot: to open a data key, or to tell a restored copy of the
+	// database. Nothing was changed: trying again later may succeed.
+	ErrKeyAway = errors.New("the signer or its token is needed and away")
 	// ErrCode covers a pre-authorized code that is unknown, expired, used,
 	// cancelled or locked; the caller cannot tell which.
 	ErrCode = errors.New("the pre-authorized code is not valid")
@@ -44,7 +45,8 @@ var (
 	ErrTransactionCodeUnexpected = errors.New("the offer has no transaction code")
 	// ErrTransactionCodeWrong says that an attempt was counted, durably.
 	ErrTransactionCodeWrong = errors.New("the transaction code is wrong")
-	// ErrToken covers an access token that is unknown, expired or revoked.
+	// ErrToken covers a token, of a wallet or of an operator, that is unknown,
+	// expired or revoked.
 	ErrToken = errors.New("the access token is not valid")
 	// ErrNotGranted says that a token does not cover a configuration, or that
 	// it was issued already.
@@ -83,6 +85,7 @@ type Store struct {
 	now     func() time.Time
 	log     *slog.Logger
 
+	inherited int64        // the newest offer's id when the file was opened
 	nextOffer atomic.Int64 // the last offer id given out
 	keys      keyring
 	outbox    outbox
@@ -112,7 +115,8 @@ func Create(path string) error {
 }
 
 // Open opens an existing chancery.db. It needs no signer: data keys are opened
-// when they are needed or by [Store.Run].
+// when they are needed or by [Store.Run]. Codes and access tokens that are in the
+// file are good from the first contact with the audit log on; see [Store.Drain].
 func Open(path string, options Options) (*Store, error) {
 	db, err := database.Open(path, schema)
 	if err != nil {
@@ -136,11 +140,10 @@ func Open(path string, options Options) (*Store, error) {
 // load reads what is kept in memory.
 func (s *Store) load() error {
 	return s.db.Read(context.Background(), func(r *database.Reader) error {
-		var last int64
-		if _, err := r.Row("SELECT coalesce(max(id), 0) FROM offers", nil, []any{&last}); err != nil {
+		if _, err := r.Row("SELECT coalesce(max(id), 0) FROM offers", nil, []any{&s.inherited}); err != nil {
 			return err
 		}
-		s.nextOffer.Store(last)
+		s.nextOffer.Store(s.inherited)
 		if err := s.keys.load(r); err != nil {
 			return err
 		}

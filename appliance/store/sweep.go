@@ -17,6 +17,20 @@ const sweepLimit = 200
 // retention and epochs that nobody needs, and moves what was deleted out of the
 // write-ahead log.
 func (s *Store) Sweep(ctx context.Context) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	if err := s.retain(ctx); err != nil {
+		return err
+	}
+	if err := s.retireEpochs(ctx); err != nil {
+		return err
+	}
+	return s.db.Flush(ctx)
+}
+
+// settle writes down what time and fetches have changed.
+func (s *Store) settle(ctx context.Context) error {
 	s.flushFetched(ctx)
 	ended := 0
 	for {
@@ -29,23 +43,11 @@ func (s *Store) Sweep(ctx context.Context) error {
 			break
 		}
 	}
-	if err := s.retain(ctx); err != nil {
-		return err
-	}
-	s.keys.mu.Lock()
-	current := s.keys.current
-	s.keys.mu.Unlock()
-	// An offer may still be on its way into an epoch that was replaced just now.
-	if current != nil && s.now().Sub(current.createdAt) > time.Minute {
-		if err := s.retireEpochs(ctx); err != nil {
-			return err
-		}
-	}
 	if ended > 0 {
 		s.outbox.wake()
 		s.log.Info("offers expired", "count", ended)
 	}
-	return s.db.Flush(ctx)
+	return nil
 }
 
 // due is an offer whose time is over.
@@ -101,6 +103,9 @@ func (s *Store) retain(ctx context.Context) error {
 				WHERE finished_at > 0 AND finished_at < ? LIMIT ?)`, cutoff, sweepLimit); err != nil {
 				return err
 			}
+			if _, err = tx.Exec("DELETE FROM keys WHERE block < (SELECT min(id) / 64 FROM offers)"); err != nil {
+				return err
+			}
 			m, err := tx.Exec(`DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, time FROM outbox ORDER BY seq LIMIT ?)
 				WHERE time < ? AND seq <= (SELECT sent FROM meta) AND seq < (SELECT max(seq) FROM outbox))`, sweepLimit, cutoff)
 			n = max(n, m)
@@ -112,18 +117,18 @@ func (s *Store) retain(ctx context.Context) error {
 	}
 }
 
-// startOver gives a restored database a new source; see [Store.Drain].
+// startOver gives a restored database a new source, whose first event is the
+// first that was recorded since the file was opened; see [Store.join].
 func (s *Store) startOver(ctx context.Context) error {
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
 		return err
 	}
-	source, now := hex.EncodeToString(id[:]), s.now()
-	var base int64
+	source, base, now := hex.EncodeToString(id[:]), s.outbox.opened, s.now()
 	var cancelled []due
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		cancelled = nil
-		err := tx.Rows("SELECT id, uuid FROM offers WHERE due_at IS NOT NULL", nil, func(scan func(...any) error) error {
+		err := tx.Rows("SELECT id, uuid FROM offers WHERE due_at IS NOT NULL AND id <= ?", []any{s.inherited}, func(scan func(...any) error) error {
 			var d due
 			err := scan(&d.id, &d.uuid)
 			cancelled = append(cancelled, d)
@@ -132,10 +137,7 @@ func (s *Store) startOver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Row("SELECT sent FROM meta WHERE id = 1", nil, []any{&base}); err != nil {
-			return err
-		}
-		if _, err := tx.Exec("UPDATE meta SET source = ?, source_base = ? WHERE id = 1", source, base); err != nil {
+		if _, err := tx.Exec("UPDATE meta SET source = ?, source_base = ?, sent = ? WHERE id = 1", source, base, base); err != nil {
 			return err
 		}
 		for _, d := range cancelled {
@@ -152,10 +154,9 @@ func (s *Store) startOver(ctx context.Context) error {
 		return err
 	}
 	s.outbox.mu.Lock()
-	s.outbox.source, s.outbox.base = source, base
+	s.outbox.source, s.outbox.base, s.outbox.sent = source, base, base
 	s.outbox.mu.Unlock()
-	s.log.Warn("chancery.db is an older copy: open offers were cancelled, the outbox goes on under a new name", "cancelled", len(cancelled))
-	s.outbox.wake()
+	s.log.Warn("chancery.db is an older copy: open offers were cancelled, and operators that were revoked since the copy was made are valid again: revoke them anew", "cancelled", len(cancelled))
 	return nil
 }
 
@@ -169,11 +170,19 @@ func (s *Store) Run(ctx context.Context, send Sender) {
 	flush := time.NewTicker(500 * time.Millisecond)
 	defer flush.Stop()
 	// A short pause after each drain gathers events into one message.
-	pause := time.NewTimer(0)
+	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
+	draining := true
+	drain := func() {
+		err := s.Drain(ctx, send)
+		s.tell(ctx, "outbox", err)
+		if draining = err != nil; draining {
+			pause.Reset(time.Second)
+		}
+	}
+	drain() // first: until the audit log was asked, nothing is redeemed
 	s.tell(ctx, "data keys", s.Rotate(ctx))
 	s.tell(ctx, "sweep", s.Sweep(ctx))
-	draining := true
 	for {
 		var signal chan struct{}
 		if !draining {
@@ -184,6 +193,7 @@ func (s *Store) Run(ctx context.Context, send Sender) {
 			return
 		case <-sweep.C:
 			s.tell(ctx, "sweep", s.Sweep(ctx))
+			s.outbox.wake() // for events that another process recorded
 		case <-rotate.C:
 			s.tell(ctx, "data keys", s.Rotate(ctx))
 		case <-flush.C:
@@ -192,12 +202,7 @@ func (s *Store) Run(ctx context.Context, send Sender) {
 			draining = true
 			pause.Reset(100 * time.Millisecond)
 		case <-pause.C:
-			draining = false
-			if err := s.Drain(ctx, send); err != nil {
-				s.tell(ctx, "outbox", err)
-				draining = true
-				pause.Reset(time.Second)
-			}
+			drain()
 		}
 	}
 }
@@ -210,9 +215,7 @@ func (s *Store) tell(ctx context.Context, what string, err error) {
 
 // Backlog returns how many events the audit log does not have yet.
 func (s *Store) Backlog(ctx context.Context) (n int64, err error) {
-	s.outbox.mu.Lock()
-	sent := s.outbox.sent
-	s.outbox.mu.Unlock()
+	_, _, sent := s.outbox.position()
 	err = s.db.Read(ctx, func(r *database.Reader) error {
 		_, err := r.Row("SELECT coalesce(max(seq), 0) - ? FROM outbox", []any{sent}, []any{&n})
 		return err
