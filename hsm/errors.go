@@ -71,10 +71,14 @@ func failure(class Class, op, key, format string, args ...any) *Error {
 	return &Error{Class: class, Op: op, Key: key, Err: fmt.Errorf(format, args...)}
 }
 
-// classify turns a module's return value into a class.
+// classify turns a module's return value into a class. An error that has its
+// class already only learns which key it concerns.
 func classify(op, key string, err error) *Error {
 	var own *Error
 	if errors.As(err, &own) {
+		if own.Key == "" {
+			own.Key = key
+		}
 		return own
 	}
 	class := ClassRefused

@@ -2,339 +2,203 @@ package hsm
 
 import (
 	"context"
-	"errors"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
-	"chancery/hsm/hsmtest"
+	"github.com/miekg/pkcs11"
+
 	"chancery/issuance"
 )
 
-// faulty opens a token through the fault module, with one key "k".
-func faulty(t *testing.T, change func(c *Config)) (*Token, *hsmtest.Fault, *notices) {
-	t.Helper()
-	cfg := config(t)
-	fault := hsmtest.WithFaults(t, cfg.Module)
-	cfg.Module = fault.Module
-	n := &notices{}
-	cfg.Notify = n.add
-	if change != nil {
-		change(&cfg)
-	}
-	token := openToken(t, cfg)
-	generateKey(t, token, "k", issuance.ES256)
-	return token, fault, n
-}
-
-// notices collects what the token told its owner.
-type notices struct {
-	mu   sync.Mutex
-	seen []Class
-}
-
-func (n *notices) add(c Class) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.seen = append(n.seen, c)
-}
-
-// until polls with a test's patience.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 600 {
-		if ok() {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatal("not within patience: " + what)
-}
-
-// TestFaultsHealInside is the table of what a caller never notices: the token
-// is opened anew and the signature made.
+// TestFaultsHealInside is the long table of what a caller never notices: the
+// token is opened anew and the signature made.
 func TestFaultsHealInside(t *testing.T) {
+	token, fault, key := faulty(t, nil)
+	token.pauses.brief = 0 // no number of losses makes this token unsteady
 	for name, orders := range map[string][]string{
-		"sessions killed":                   {"killsessions"},
-		"session handle invalid at init":    {"fail C_SignInit 0xB3 1 0"},
-		"session handle invalid at sign":    {"fail C_Sign 0xB3 1 0"},
-		"object handle invalid":             {"fail C_SignInit 0x82 1 0"},
-		"key handle invalid":                {"fail C_SignInit 0x60 1 0"},
-		"user not logged in":                {"fail C_SignInit 0x101 1 0"},
-		"operation active":                  {"fail C_SignInit 0x90 1 0"},
-		"device error after init":           {"fail C_Sign 0x30 1 0"},
-		"device removed":                    {"fail C_SignInit 0x32 1 0"},
-		"general error":                     {"fail C_Sign 0x5 1 0"},
-		"not initialized":                   {"fail C_SignInit 0x190 1 0"},
-		"error although the token signed":   {"late C_Sign 0x30 1 0"},
-		"session lost while keys are found": {"killsessions", "fail C_FindObjectsInit 0xB3 0 0"},
+		"session closed at init":             {"fail C_SignInit 0xB0 1 0"},
+		"session handle invalid at sign":     {"fail C_Sign 0xB3 1 0"},
+		"object handle invalid":              {"fail C_SignInit 0x82 1 0"},
+		"key handle invalid":                 {"fail C_SignInit 0x60 1 0"},
+		"user not logged in":                 {"fail C_SignInit 0x101 1 0"},
+		"operation active":                   {"fail C_SignInit 0x90 1 0"},
+		"operation not initialized":          {"fail C_Sign 0x91 1 0"},
+		"device error after init":            {"fail C_Sign 0x30 1 0"},
+		"device removed":                     {"fail C_SignInit 0x32 1 0"},
+		"device memory":                      {"fail C_Sign 0x31 1 0"},
+		"token not present":                  {"fail C_SignInit 0xE0 1 0"},
+		"token not recognized":               {"fail C_SignInit 0xE1 1 0"},
+		"general error":                      {"fail C_Sign 0x5 1 0"},
+		"function failed":                    {"fail C_Sign 0x6 1 0"},
+		"host memory":                        {"fail C_SignInit 0x2 1 0"},
+		"not initialized":                    {"fail C_SignInit 0x190 1 0"},
+		"a vendor's own":                     {"fail C_Sign 0x80000101 1 0"},
+		"error although the token signed":    {"late C_Sign 0x30 1 0"},
+		"session cannot be closed":           {"fail C_Sign 0x30 1 0", "fail C_CloseSession 0xB3 1 0"},
+		"sessions cannot be closed":          {"fail C_Sign 0x30 1 0", "fail C_CloseAllSessions 0x30 1 0"},
+		"module cannot be finalised":         {"fail C_Sign 0x30 1 0", "fail C_Finalize 0x30 1 0"},
+		"module initialises the second time": {"fail C_Sign 0x30 1 0", "fail C_Initialize 0x30 1 0"},
+		"no slots the first time":            {"fail C_Sign 0x30 1 0", "fail C_GetSlotList 0x30 1 0"},
+		"token unreadable the first time":    {"fail C_Sign 0x30 1 0", "fail C_GetTokenInfo 0xE0 2 0"},
+		"no session the first time":          {"fail C_Sign 0x30 1 0", "fail C_OpenSession 0xB1 1 0"},
+		"no mechanisms the first time":       {"fail C_Sign 0x30 1 0", "fail C_GetMechanismList 0x30 1 0"},
+		"lost while keys are found":          {"killsessions", "fail C_FindObjects 0xB3 1 0"},
+		"lost while attributes are read":     {"killsessions", "fail C_GetAttributeValue 0xB3 1 4"},
+		"lost while it is tried to wrap out": {"killsessions", "fail C_WrapKey 0xB3 1 1"},
+		"lost while the key is tried":        {"killsessions", "fail C_Sign 0xB3 1 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			token, fault, _ := faulty(t, nil)
-			if _, err := token.Sign(context.Background(), "k", []byte("before")); err != nil {
-				t.Fatal(err)
-			}
+			before := token.State().Generation
 			fault.Order(t, orders...)
-			if _, err := token.Sign(context.Background(), "k", []byte("during")); err != nil {
-				t.Fatalf("the fault reached the caller: %v", err)
+			sign(t, token, key)
+			if token.State().Generation == before {
+				t.Error("the fault did not show")
 			}
 			for range 5 { // no session is left poisoned
-				if _, err := token.Sign(context.Background(), "k", []byte("after")); err != nil {
-					t.Fatal(err)
-				}
+				sign(t, token, key)
 			}
 		})
 	}
 }
 
-// TestPromiseP2CorruptedSignatureIsNotPassedOn flips a bit in what the token returns.
-func TestPromiseP2CorruptedSignatureIsNotPassedOn(t *testing.T) {
-	token, fault, _ := faulty(t, nil)
-	fault.Order(t, "corrupt 1")
-	_, err := token.Sign(context.Background(), "k", []byte("m"))
-	wantClass(t, err, ClassBadSignature)
-	if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
-		t.Errorf("the next signature: %v", err)
+// TestRetryIsOneRetry fails a signature, and its second try in the new
+// generation: that is the end of it.
+func TestRetryIsOneRetry(t *testing.T) {
+	token, fault, key := faulty(t, nil)
+	sign(t, token, key)
+	calls := callsOf(t, token, fault, func() {
+		// The call between the two is the proof of the key.
+		fault.Order(t, "fail C_SignInit 0xB3 1 0", "fail C_SignInit 0xB3 1 1")
+		refuses(t, token, key, ClassSessionLost)
+	})
+	if calls["C_SignInit"] != 3 || calls["C_Login"] != 1 {
+		t.Errorf("%d tries to sign and %d logins, want 3 (with the proof) and 1", calls["C_SignInit"], calls["C_Login"])
+	}
+	sign(t, token, key)
+}
+
+// TestWhatDoesNotHealIsNotRetried: an error that says nothing of sessions or
+// devices is the caller's at once.
+func TestWhatDoesNotHealIsNotRetried(t *testing.T) {
+	token, fault, key := faulty(t, nil)
+	sign(t, token, key)
+	for order, want := range map[string]Class{
+		"fail C_Sign 0x21 1 0":     ClassRefused,     // data length range
+		"fail C_Sign 0x150 1 0":    ClassRefused,     // buffer too small
+		"fail C_SignInit 0x68 1 0": ClassRefused,     // key function not permitted
+		"fail C_SignInit 0x70 1 0": ClassUnsupported, // mechanism invalid
+	} {
+		calls := callsOf(t, token, fault, func() {
+			fault.Order(t, order)
+			refuses(t, token, key, want)
+		})
+		if calls["C_SignInit"] != 1 || calls["C_Login"] != 0 {
+			t.Errorf("%s: %d tries and %d logins", order, calls["C_SignInit"], calls["C_Login"])
+		}
 	}
 }
 
-// TestPromiseP10TokenGoneAndBack takes the token away under load and brings it
-// back: nobody gets a wrong answer, and nothing is restarted.
-func TestPromiseP10TokenGoneAndBack(t *testing.T) {
-	for name, rv := range map[string]string{"device removed": "gone 0x32", "token not present": "gone 0xE0", "device error": "gone 0x30"} {
+// TestASpoiledSessionIsClosed fails C_Sign after C_SignInit, which leaves the
+// operation active in the session for ever: the session must not be used again.
+func TestASpoiledSessionIsClosed(t *testing.T) {
+	token, fault, key := faulty(t, func(c *Config) { c.Sessions = 1 })
+	sign(t, token, key)
+	calls := callsOf(t, token, fault, func() {
+		for range 3 {
+			fault.Order(t, "fail C_Sign 0x21 1 0")
+			refuses(t, token, key, ClassRefused)
+			sign(t, token, key)
+		}
+		fault.Order(t, "corrupt 1")
+		refuses(t, token, key, ClassBadSignature)
+		sign(t, token, key)
+	})
+	if calls["C_CloseSession"] != 4 || calls["C_OpenSession"] != 4 || calls["C_Initialize"] != 0 {
+		t.Errorf("%d sessions closed, %d opened, %d initialisations: want 4, 4, 0", calls["C_CloseSession"], calls["C_OpenSession"], calls["C_Initialize"])
+	}
+	// Who asks for a key that is not there spoils nothing.
+	calls = callsOf(t, token, fault, func() { refuses(t, token, "no such key", ClassKeyMissing) })
+	if calls["C_CloseSession"] != 0 {
+		t.Error("a session was closed although it saw no error")
+	}
+}
+
+// TestALoggedOutSessionFindsNothing takes the login away without an error: the
+// token then shows no private key, which is not the same as having none.
+func TestALoggedOutSessionFindsNothing(t *testing.T) {
+	ctx := context.Background()
+	for name, work := range map[string]func(token *Token, key KeyRecord) error{
+		"load":    func(token *Token, key KeyRecord) error { return token.Load(ctx, []KeyRef{key.KeyRef}) },
+		"destroy": func(token *Token, key KeyRecord) error { return token.Destroy(ctx, key.KeyRef) },
+		"generate": func(token *Token, _ KeyRecord) error {
+			_, err := token.Generate(ctx, KeySpec{newLabel(), issuance.ES256})
+			return err
+		},
+		"labels": func(token *Token, key KeyRecord) error {
+			labels, err := token.Labels()
+			if n := len(labels); err == nil && n != 2 {
+				t.Errorf("%d objects are seen, want both of the key", n)
+			}
+			return err
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
-			token, fault, n := faulty(t, nil)
-			stop := make(chan struct{})
-			var wait sync.WaitGroup
-			var signed atomic.Int64
-			for range 4 {
-				wait.Go(func() {
-					for {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						if _, err := token.Sign(context.Background(), "k", []byte("m")); err == nil {
-							signed.Add(1)
-						} else if c := ClassOf(err); c != ClassTokenGone && c != ClassSessionLost && c != ClassBusy {
-							t.Errorf("class %q: %v", c, err)
-							return
-						}
-						time.Sleep(time.Millisecond)
-					}
-				})
+			token := openToken(t, config(t))
+			record := generateKey(t, token, newLabel(), issuance.ES256)
+			if err := token.gen.ctx.Logout(token.gen.keeper); err != nil {
+				t.Fatal(err)
 			}
-			until(t, "signatures before", func() bool { return signed.Load() > 10 })
-			fault.Order(t, rv)
-			until(t, "the loss is noticed", func() bool { return !token.State().Ready })
-			if c := token.State().Class; c != ClassTokenGone {
-				t.Errorf("class %q", c)
-			}
-			lost := signed.Load()
-			fault.Order(t)
-			until(t, "signatures after", func() bool { return signed.Load() > lost+10 })
-			close(stop)
-			wait.Wait()
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if len(n.seen) < 2 || n.seen[0] != ClassTokenGone || n.seen[len(n.seen)-1] != "" {
-				t.Errorf("the owner was told %q", n.seen)
-			}
-		})
-	}
-}
-
-// TestARefusedPINStopsForGood lets the login fail while the token is reopened:
-// it is not tried again, however long one waits.
-func TestARefusedPINStopsForGood(t *testing.T) {
-	token, fault, _ := faulty(t, nil)
-	fault.Order(t, "killsessions", "fail C_Login 0xA0 1000 0")
-	_, err := token.Sign(context.Background(), "k", []byte("m"))
-	if err == nil {
-		t.Fatal("signed without a login")
-	}
-	if c := token.State().Class; c != ClassPINRefused {
-		t.Fatalf("class %q", c)
-	}
-	fault.Order(t)
-	for range 3 {
-		_, err = token.Sign(context.Background(), "k", []byte("m"))
-		wantClass(t, err, ClassPINRefused)
-	}
-	token.life.Lock()
-	seeking := token.seeking
-	token.life.Unlock()
-	if seeking {
-		t.Error("the token is still sought: every attempt would cost a try of the PIN")
-	}
-	token.Close()
-	if n := fault.Calls(t)["C_Login"]; n != 2 {
-		t.Errorf("%d logins, want 2: one at the start, one refused", n)
-	}
-}
-
-// TestOneLoginForEachGeneration counts logins over three lost generations.
-func TestOneLoginForEachGeneration(t *testing.T) {
-	token, fault, _ := faulty(t, nil)
-	for range 3 {
-		fault.Order(t, "killsessions")
-		if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(5 * time.Millisecond) // the control file's time must change
-	}
-	token.Close()
-	calls := fault.Calls(t)
-	if calls["C_Login"] != 4 || calls["C_Initialize"] != 4 || calls["C_Finalize"] != 4 {
-		t.Errorf("%d logins, %d initialisations, %d finalisations: want 4 of each", calls["C_Login"], calls["C_Initialize"], calls["C_Finalize"])
-	}
-}
-
-// TestTwoCallsForEachSignature is the steady state: C_SignInit and C_Sign.
-func TestTwoCallsForEachSignature(t *testing.T) {
-	token, fault, _ := faulty(t, nil)
-	callsForEachSignature(t, token, fault, 100)
-}
-
-func callsForEachSignature(t *testing.T, token *Token, fault *hsmtest.Fault, n int) {
-	t.Helper()
-	fault.Order(t, "stats")
-	if _, err := token.Sign(context.Background(), "k", nil); err != nil { // writes the statistics
-		t.Fatal(err)
-	}
-	before := fault.Calls(t)
-	for range n {
-		if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	fault.Order(t, "stats", "# again")
-	if _, err := token.Sign(context.Background(), "k", nil); err != nil {
-		t.Fatal(err)
-	}
-	after := fault.Calls(t)
-	// The statistics are written at the first call of a signature, before it is counted.
-	for name := range after {
-		want := 0
-		if name == "C_SignInit" || name == "C_Sign" {
-			want = n + 1
-		}
-		if got := after[name] - before[name]; got != want {
-			t.Errorf("%d calls of %s for %d signatures, want %d", got, name, n+1, want)
-		}
-	}
-}
-
-// TestSessionCapOfTheDevice gives the device fewer sessions than the
-// configuration: callers wait for one another and nothing is opened anew.
-func TestSessionCapOfTheDevice(t *testing.T) {
-	token, fault, _ := faulty(t, func(c *Config) { c.Sessions = 4 })
-	sessionCap(t, token, fault)
-}
-
-func sessionCap(t *testing.T, token *Token, fault *hsmtest.Fault) {
-	t.Helper()
-	fault.Order(t, "maxsessions 2", "latency C_Sign 20000") // the keeper and one more
-	before := token.State().Generation
-	var wait sync.WaitGroup
-	for range 12 {
-		wait.Go(func() {
-			if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
+			err := work(token, record)
+			if name == "generate" {
+				wantClass(t, err, ClassSessionLost) // the ceremony asks again
+			} else if err != nil {
 				t.Error(err)
 			}
-		})
-	}
-	wait.Wait()
-	if now := token.State().Generation; now != before {
-		t.Errorf("the token was opened anew %d times", now-before)
-	}
-	// The one session there is fails: whoever waits for it opens another.
-	fault.Order(t, "maxsessions 2", "latency C_Sign 20000", "corrupt 1")
-	refused := atomic.Int64{}
-	for range 6 {
-		wait.Go(func() {
-			if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
-				wantClass(t, err, ClassBadSignature)
-				refused.Add(1)
+			if s := token.State(); !s.Ready || s.Generation != 2 {
+				t.Errorf("%+v", s)
+			}
+			if name != "destroy" {
+				sign(t, token, record.Label)
+				return
+			}
+			left, err := token.Labels()
+			if err != nil || len(left) != 0 {
+				t.Errorf("left in the token: %q, %v", left, err)
 			}
 		})
 	}
-	wait.Wait()
-	if refused.Load() != 1 {
-		t.Errorf("%d signatures were refused, want the corrupted one", refused.Load())
-	}
 }
 
-// TestAHungCallIsReported lets one call stay out past its time: its caller is
-// let go, the state says so, the owner is told once, and when the call does come
-// back nothing is left of it.
-func TestAHungCallIsReported(t *testing.T) {
-	hung := make(chan string, 100)
-	token, fault, _ := faulty(t, func(c *Config) {
-		c.CallTimeout, c.HungAfter, c.Sessions = 100*time.Millisecond, 200*time.Millisecond, 1
-		c.OnHung = func(op string) { hung <- op }
-	})
-	fault.Order(t, "hang C_Sign 2")
-	_, err := token.Sign(context.Background(), "k", []byte("m"))
-	wantClass(t, err, ClassHung)
-	until(t, "the state is hung", func() bool { return token.State().Class == ClassHung })
-	if token.State().Ready {
-		t.Error("ready behind a hung call")
+// TestClasses is every class that a return value of a module leads to.
+func TestClasses(t *testing.T) {
+	for rv, want := range map[uint]Class{
+		pkcs11.CKR_SESSION_HANDLE_INVALID: ClassSessionLost, pkcs11.CKR_USER_NOT_LOGGED_IN: ClassSessionLost,
+		pkcs11.CKR_DEVICE_ERROR: ClassTokenGone, pkcs11.CKR_SLOT_ID_INVALID: ClassTokenGone, pkcs11.CKR_VENDOR_DEFINED: ClassTokenGone,
+		pkcs11.CKR_VENDOR_DEFINED + 7: ClassTokenGone, pkcs11.CKR_GENERAL_ERROR: ClassTokenGone,
+		pkcs11.CKR_PIN_INCORRECT: ClassPINRefused, pkcs11.CKR_PIN_LOCKED: ClassPINRefused, pkcs11.CKR_PIN_EXPIRED: ClassPINRefused,
+		pkcs11.CKR_USER_PIN_NOT_INITIALIZED: ClassPINRefused, pkcs11.CKR_PIN_LEN_RANGE: ClassPINRefused,
+		pkcs11.CKR_MECHANISM_INVALID: ClassUnsupported, pkcs11.CKR_FUNCTION_NOT_SUPPORTED: ClassUnsupported,
+		pkcs11.CKR_DATA_INVALID: ClassRefused, pkcs11.CKR_USER_ALREADY_LOGGED_IN: ClassRefused, pkcs11.CKR_ARGUMENTS_BAD: ClassRefused,
+	} {
+		err := classify("C_Any", "k", pkcs11.Error(rv))
+		if err.Class != want {
+			t.Errorf("%v is %q, want %q", pkcs11.Error(rv), err.Class, want)
+		}
+		if healing := want == ClassSessionLost || want == ClassTokenGone; err.Class.heals() != healing {
+			t.Errorf("%q heals: %v", want, !healing)
+		}
+		if want.heals() && want.final() {
+			t.Errorf("%q heals and is final", want)
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
-	_, err = token.Sign(ctx, "k", []byte("m"))
-	wantClass(t, err, ClassBusy) // the hung call keeps its place
-	if op := <-hung; op != "C_Sign" {
-		t.Errorf("%s was reported", op)
+	inner := classify("C_Sign", "", pkcs11.Error(pkcs11.CKR_PIN_LOCKED))
+	outer := classify("open", "k", inner)
+	if outer.Class != ClassPINRefused || outer.Op != "C_Sign" || outer.Key != "k" {
+		t.Errorf("an error that has its class was changed: %+v", outer)
 	}
-	until(t, "the call is back", func() bool { return token.State().Ready })
-	if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
-		t.Error(err)
+	if got, want := outer.Error(), `token: C_Sign: key "k": pkcs11: 0xA4: CKR_PIN_LOCKED (pin-refused)`; got != want {
+		t.Errorf("%s\nwant %s", got, want)
 	}
-	token.Close()
-	if len(hung) != 0 {
-		t.Errorf("the owner was told %d times more", len(hung))
-	}
-}
-
-// TestACallerIsLetGo ends the caller's time while its call is out.
-func TestACallerIsLetGo(t *testing.T) {
-	token, fault, _ := faulty(t, nil)
-	fault.Order(t, "latency C_Sign 300000")
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		_, err := token.Sign(ctx, "k", []byte("m"))
-		done <- err
-	}()
-	until(t, "the call is out", func() bool { _, out := token.overdue(0); return out })
-	cancel()
-	err := <-done
-	wantClass(t, err, ClassHung)
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("the cause is lost: %v", err)
-	}
-	fault.Order(t)
-	if _, err := token.Sign(context.Background(), "k", []byte("m")); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestCloseWaitsForWhatIsOut: C_Finalize beside a call in flight would crash.
-func TestCloseWaitsForWhatIsOut(t *testing.T) {
-	token, fault, _ := faulty(t, nil)
-	fault.Order(t, "latency C_Sign 300000")
-	done := make(chan error, 1)
-	go func() {
-		_, err := token.Sign(context.Background(), "k", []byte("m"))
-		done <- err
-	}()
-	until(t, "the call is out", func() bool { _, out := token.overdue(0); return out })
-	token.Close()
-	if err := <-done; err != nil {
-		t.Errorf("the call in flight: %v", err)
+	if ClassOf(context.Canceled) != "" || ClassOf(nil) != "" {
+		t.Error("an error from elsewhere has a class")
 	}
 }

@@ -14,10 +14,22 @@ import (
 
 func attribute(kind uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(kind, value) }
 
-// privateTemplate tells the token everything the key may not do: what a
-// template leaves out, tokens set as they like.
+// keyType is CKA_KEY_TYPE of an algorithm's keys.
+func keyType(a issuance.Algorithm) uint {
+	switch a {
+	case Sealing:
+		return pkcs11.CKK_AES
+	case issuance.EdDSA:
+		return ckkEdwards
+	}
+	return pkcs11.CKK_EC
+}
+
+// privateTemplate is a private or secret key's. It tells the token everything
+// the key may not do: what a template leaves out, tokens set as they like.
 func privateTemplate(spec KeySpec, id []byte) []*pkcs11.Attribute {
-	return []*pkcs11.Attribute{
+	template := []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_KEY_TYPE, keyType(spec.Algorithm)),
 		attribute(pkcs11.CKA_TOKEN, true), attribute(pkcs11.CKA_PRIVATE, true),
 		attribute(pkcs11.CKA_SENSITIVE, true), attribute(pkcs11.CKA_EXTRACTABLE, false),
 		attribute(pkcs11.CKA_MODIFIABLE, false),
@@ -25,28 +37,34 @@ func privateTemplate(spec KeySpec, id []byte) []*pkcs11.Attribute {
 		attribute(pkcs11.CKA_UNWRAP, false), attribute(pkcs11.CKA_DERIVE, false),
 		attribute(pkcs11.CKA_LABEL, spec.Label), attribute(pkcs11.CKA_ID, id),
 	}
+	if spec.Algorithm == Sealing {
+		return append(template, attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_VALUE_LEN, sealingBytes),
+			attribute(pkcs11.CKA_ENCRYPT, true), attribute(pkcs11.CKA_WRAP, false), attribute(pkcs11.CKA_VERIFY, false))
+	}
+	return append(template, attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attribute(pkcs11.CKA_SIGN_RECOVER, false))
 }
 
 // publicTemplate is the public half's. With usage false it leaves open what the
 // public half may do: a TPM has one bit for signing and for verifying, and
 // refuses to be told about both. The proof does not depend on it.
-func publicTemplate(spec KeySpec, id []byte, keyType uint, usage bool) []*pkcs11.Attribute {
+func publicTemplate(spec KeySpec, id []byte, usage bool) []*pkcs11.Attribute {
 	template := []*pkcs11.Attribute{
-		attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attribute(pkcs11.CKA_KEY_TYPE, keyType),
+		attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attribute(pkcs11.CKA_KEY_TYPE, keyType(spec.Algorithm)),
 		attribute(pkcs11.CKA_TOKEN, true), attribute(pkcs11.CKA_PRIVATE, false), attribute(pkcs11.CKA_MODIFIABLE, false),
 		attribute(pkcs11.CKA_WRAP, false), attribute(pkcs11.CKA_EC_PARAMS, curveParams(spec.Algorithm)),
 		attribute(pkcs11.CKA_LABEL, spec.Label), attribute(pkcs11.CKA_ID, id),
 	}
 	if usage {
-		template = append(template, attribute(pkcs11.CKA_VERIFY, true), attribute(pkcs11.CKA_ENCRYPT, false))
+		template = append(template, attribute(pkcs11.CKA_VERIFY, true), attribute(pkcs11.CKA_VERIFY_RECOVER, false), attribute(pkcs11.CKA_ENCRYPT, false))
 	}
 	return template
 }
 
 // Generate makes a key with a random CKA_ID, proves it, and syncs it to disk.
 // It is for ceremonies alone (promise P6). When making, proving or syncing
-// fails, what was made is destroyed again. A lost token is opened anew, but the
-// ceremony decides whether to ask again.
+// fails, what was made is destroyed again, also in a token that had to be opened
+// anew meanwhile; the ceremony decides whether to ask again. From a token that
+// stays away nothing can be removed: its label is then refused the next time.
 func (t *Token) Generate(ctx context.Context, spec KeySpec) (KeyRecord, error) {
 	if spec.Label == "" {
 		return KeyRecord{}, failure(ClassRefused, "generate", "", "a key needs a label")
@@ -55,6 +73,8 @@ func (t *Token) Generate(ctx context.Context, spec KeySpec) (KeyRecord, error) {
 		return KeyRecord{}, failure(ClassBusy, "generate", spec.Label, "%w", err)
 	}
 	var record KeyRecord
+	ref := KeyRef{Label: spec.Label, ID: make([]byte, 16), Algorithm: spec.Algorithm}
+	rand.Read(ref.ID)
 	err := t.alone("generate", spec.Label, false, func(v *visit) error {
 		existing, err := v.find(attribute(pkcs11.CKA_LABEL, spec.Label))
 		if err != nil {
@@ -63,8 +83,6 @@ func (t *Token) Generate(ctx context.Context, spec KeySpec) (KeyRecord, error) {
 		if len(existing) > 0 {
 			return failure(ClassRefused, "generate", spec.Label, "the token has an object with this label: choose another")
 		}
-		ref := KeyRef{Label: spec.Label, ID: make([]byte, 16), Algorithm: spec.Algorithm}
-		rand.Read(ref.ID)
 		k, err := v.make(&ref)
 		if err == nil {
 			err = t.syncDirectory()
@@ -77,6 +95,9 @@ func (t *Token) Generate(ctx context.Context, spec KeySpec) (KeyRecord, error) {
 		record = KeyRecord{ref, k.attributes}
 		return nil
 	})
+	if ClassOf(err).heals() {
+		t.alone("generate", spec.Label, false, func(v *visit) error { v.discard(ref.ID); return nil })
+	}
 	return record, err
 }
 
@@ -124,31 +145,25 @@ func (v *visit) discard(id []byte) {
 
 // generate makes the objects and returns the public one, if there is one.
 func generate(gen *generation, session pkcs11.SessionHandle, spec KeySpec, id []byte, usage bool) (pkcs11.ObjectHandle, error) {
-	private := privateTemplate(spec, id)
+	mechanism := uint(pkcs11.CKM_EC_KEY_PAIR_GEN)
 	switch spec.Algorithm {
 	case Sealing:
 		if !gen.mechs[pkcs11.CKM_AES_KEY_GEN] || !gen.mechs[pkcs11.CKM_AES_GCM] {
 			return 0, failure(ClassUnsupported, "generate", spec.Label, "the token has no AES-GCM")
 		}
-		_, err := gen.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)},
-			append(private, attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-				attribute(pkcs11.CKA_VALUE_LEN, 32), attribute(pkcs11.CKA_ENCRYPT, true), attribute(pkcs11.CKA_WRAP, false),
-				attribute(pkcs11.CKA_VERIFY, false)))
+		_, err := gen.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, privateTemplate(spec, id))
 		return 0, err
-	case issuance.ES256, issuance.ES384, issuance.ES512, issuance.EdDSA:
+	case issuance.ES256, issuance.ES384, issuance.ES512:
+	case issuance.EdDSA:
+		mechanism = ckmEdwardsKeyGen
 	default:
 		return 0, failure(ClassUnsupported, "generate", spec.Label, "no key of algorithm %q can be made", spec.Algorithm)
-	}
-	mechanism, keyType := uint(pkcs11.CKM_EC_KEY_PAIR_GEN), uint(pkcs11.CKK_EC)
-	if spec.Algorithm == issuance.EdDSA {
-		mechanism, keyType = ckmEdwardsKeyGen, ckkEdwards
 	}
 	if !gen.mechs[mechanism] {
 		return 0, failure(ClassUnsupported, "generate", spec.Label, "the token cannot make %s keys", spec.Algorithm)
 	}
 	public, _, err := gen.ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
-		publicTemplate(spec, id, keyType, usage),
-		append(private, attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attribute(pkcs11.CKA_KEY_TYPE, keyType)))
+		publicTemplate(spec, id, usage), privateTemplate(spec, id))
 	return public, err
 }
 
@@ -174,19 +189,21 @@ func (t *Token) Destroy(_ context.Context, ref KeyRef) error {
 	if ref.Label == "" || len(ref.ID) == 0 {
 		return failure(ClassRefused, "destroy", ref.Label, "a key is named by label and CKA_ID, both")
 	}
+	begun := false
 	return t.alone("destroy", ref.Label, true, func(v *visit) error {
 		handles, err := v.find(attribute(pkcs11.CKA_LABEL, ref.Label), attribute(pkcs11.CKA_ID, ref.ID))
 		if err != nil {
 			return err
 		}
-		if len(handles) == 0 {
+		if len(handles) == 0 && !begun {
 			return failure(ClassKeyMissing, "destroy", ref.Label, "the token has no such key")
 		}
+		begun = true
 		delete(t.refs, ref.Label)
 		delete(v.gen.keys, ref.Label)
 		for _, h := range handles {
 			if err := v.call("C_DestroyObject", func() error { return v.gen.ctx.DestroyObject(v.session, h) }); err != nil {
-				return classify("C_DestroyObject", ref.Label, err)
+				return err
 			}
 		}
 		return t.syncDirectory()

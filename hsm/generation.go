@@ -58,7 +58,8 @@ func (t *Token) begin() error {
 
 // openGeneration initialises the module, selects the token and logs in once.
 func (t *Token) openGeneration() (*generation, error) {
-	ctx := pkcs11.New(t.cfg.Module)
+	var ctx *pkcs11.Ctx
+	t.timed("load the module", func() error { ctx = pkcs11.New(t.cfg.Module); return nil })
 	if ctx == nil {
 		return nil, failure(ClassTokenGone, "open", "", "%s cannot be loaded: is it a PKCS#11 module for this machine?", t.cfg.Module)
 	}
@@ -211,6 +212,7 @@ type pool struct {
 	change *sync.Cond
 	idle   []pkcs11.SessionHandle
 	out    int // sessions in use or about to be opened
+	given  int // sessions given back or closed so far
 }
 
 // session takes an idle session or opens one. When the token has no more of
@@ -227,6 +229,7 @@ func (t *Token) session(gen *generation) (pkcs11.SessionHandle, error) {
 			return s, nil
 		}
 		p.out++
+		given := p.given
 		p.change.L.Unlock()
 		s, err := t.openSession(gen)
 		p.change.L.Lock()
@@ -235,10 +238,13 @@ func (t *Token) session(gen *generation) (pkcs11.SessionHandle, error) {
 		}
 		p.out--
 		p.change.Broadcast()
-		if !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) || p.out == 0 && len(p.idle) == 0 {
+		switch {
+		case !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)):
 			return 0, classify("C_OpenSession", "", err)
-		}
-		if len(p.idle) == 0 {
+		case p.given != given: // there may be one by now
+		case p.out == 0:
+			return 0, classify("C_OpenSession", "", err) // others than ours have them all
+		default:
 			p.change.Wait()
 		}
 	}
@@ -254,6 +260,7 @@ func (t *Token) release(gen *generation, s pkcs11.SessionHandle, spoiled bool) {
 	p.change.L.Lock()
 	defer p.change.L.Unlock()
 	p.out--
+	p.given++
 	if !spoiled {
 		p.idle = append(p.idle, s)
 	}

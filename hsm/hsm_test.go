@@ -1,25 +1,45 @@
 package hsm
 
+// What tokens do, and the tests that show it does no harm. A test that is part of
+// the suite (suite_test.go, suite_faults_test.go) runs on every token of
+// tokens_test.go.
+//
+//	sessions die, handles stay invalid          suite: faults heal inside; TestRetryIsOneRetry, TestFaultsHealInside
+//	a logged-out session shows no private key   TestALoggedOutSessionFindsNothing
+//	a session that saw an error is poisoned     TestASpoiledSessionIsClosed
+//	the token goes away and comes back          suite: gone and back; TestRemoteProcessDies, TestTPMPowerFailure
+//	attempts to find it follow one another      TestPausesOfTheSearch, TestAnUnsteadyTokenIsLeftInPeace
+//	repeated logins lock the PIN                suite: one login a generation, a refused PIN; TestLoginsAreNotSpent, TestTPMWrongPIN
+//	a second open proves no PIN                 TestSecondOpenInAProcessIsRefused, TestAnotherUserOfTheModule
+//	C_Finalize beside a call crashes            suite: never side by side; TestCloseWaitsForWhatIsOut
+//	finding beside generating breaks it         suite: never side by side
+//	a call hangs and cannot be cancelled        TestAHungCallIsReported, TestAHungCallEndsTheProcess, TestACallerIsLetGo
+//	the token is slow, callers pile up          TestQueueIsBounded, TestQueueIsFirstInFirstOut; suite: serial device
+//	the device has few sessions                 suite: session cap
+//	stranger's keys, duplicate label or CKA_ID  suite: strangers, keys; TestWrongKindOfKey
+//	a "digest" of any length is signed          suite: keys (no digest is taken); TestMessageSigner
+//	corrupted signatures are passed on          suite: bad signatures
+//	attributes are not as told                  suite: attributes; TestEveryAttributeCounts, TestKeysThatMayLeave
+//	keys can be wrapped out, LOCAL is not set   TestNSSIsRefused, TestKeysThatMayLeave
+//	half-made keys stay behind                  TestNothingIsLeftOfAFailedGeneration; suite: what it cannot do
+//	new keys are not on disk                    TestTheDirectoryIsSynced
+//	Ed25519 has no constants in the binding     suite: keys, on tokens that have it
+//	a text that does not open looks like an     TestUnsealTellsGarbageFromATokenThatFails
+//	  error of the device
+//	three calls where two do                    suite: two calls for each signature; BenchmarkSign
+//	what another library makes of the token     TestSecondOpinion
+
 import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/miekg/pkcs11"
 
 	"chancery/hsm/hsmtest"
 	"chancery/issuance"
@@ -27,6 +47,7 @@ import (
 
 func pin() ([]byte, error) { return []byte(hsmtest.PIN), nil }
 
+// config makes a SoftHSM token and returns how to open it.
 func config(t testing.TB) Config {
 	t.Helper()
 	dir := hsmtest.SoftHSM(t)
@@ -52,6 +73,44 @@ func generateKey(t testing.TB, token *Token, label string, a issuance.Algorithm)
 	return record
 }
 
+var keysMade atomic.Int64
+
+// newLabel is a label that no other test has used in this process.
+func newLabel() string { return fmt.Sprintf("key %d", keysMade.Add(1)) }
+
+// throughFaults opens a token through the fault module and makes a key in it.
+func throughFaults(t testing.TB, cfg Config, change func(c *Config)) (token *Token, fault *hsmtest.Fault, label string) {
+	t.Helper()
+	fault = hsmtest.WithFaults(t, cfg.Module)
+	cfg.Module = fault.Module
+	if change != nil {
+		change(&cfg)
+	}
+	token = openToken(t, cfg)
+	return token, fault, generateKey(t, token, newLabel(), issuance.ES256).Label
+}
+
+// faulty is throughFaults with a SoftHSM token of its own.
+func faulty(t testing.TB, change func(c *Config)) (*Token, *hsmtest.Fault, string) {
+	t.Helper()
+	return throughFaults(t, config(t), change)
+}
+
+// sign demands a signature.
+func sign(t testing.TB, token *Token, label string) {
+	t.Helper()
+	if _, err := token.Sign(context.Background(), label, []byte("message")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refuses demands that a signature fails with a class.
+func refuses(t testing.TB, token *Token, label string, want Class) {
+	t.Helper()
+	_, err := token.Sign(context.Background(), label, []byte("message"))
+	wantClass(t, err, want)
+}
+
 func wantClass(t testing.TB, err error, want Class) {
 	t.Helper()
 	if ClassOf(err) != want {
@@ -59,88 +118,7 @@ func wantClass(t testing.TB, err error, want Class) {
 	}
 }
 
-// suite is what every token must do that the appliance is used with.
-func suite(t *testing.T, token *Token, algorithms []issuance.Algorithm) {
-	ctx := context.Background()
-	for _, a := range algorithms {
-		t.Run(string(a), func(t *testing.T) {
-			record := generateKey(t, token, "key "+string(a), a)
-			for _, message := range [][]byte{nil, []byte("m"), make([]byte, 100_000)} {
-				signature, err := token.Sign(ctx, record.Label, message)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(signature) != a.SignatureSize() || !verifies(record.Public, a, message, signature) {
-					t.Errorf("%d bytes: not a signature of the message", len(message))
-				}
-			}
-			if _, err := token.Generate(ctx, KeySpec{record.Label, a}); err == nil {
-				t.Error("a label was used twice")
-			}
-			if err := token.Load(ctx, []KeyRef{record.KeyRef}); err != nil {
-				t.Errorf("the key does not load: %v", err)
-			}
-			checkPins(t, token, record)
-			checkX509(t, token, record.Label)
-			if err := token.Destroy(ctx, record.KeyRef); err != nil {
-				t.Error(err)
-			}
-			_, err := token.Sign(ctx, record.Label, nil)
-			wantClass(t, err, ClassKeyMissing)
-			wantClass(t, token.Load(ctx, []KeyRef{record.KeyRef}), ClassKeyMissing)
-		})
-	}
-	_, err := token.Sign(ctx, "no such key", nil)
-	wantClass(t, err, ClassKeyMissing)
-}
-
-// checkPins loads the key with one thing changed each time.
-func checkPins(t *testing.T, token *Token, record KeyRecord) {
-	t.Helper()
-	ctx := context.Background()
-	other := record.KeyRef
-	other.ID = append([]byte{}, record.ID...)
-	other.ID[0] ^= 1
-	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassKeyMissing)
-	other = record.KeyRef
-	other.ID = nil
-	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassRefused)
-	other = record.KeyRef
-	other.Label += "x"
-	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassKeyMissing)
-	other = record.KeyRef
-	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other.Public = stranger.Public()
-	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassKeyMissing)
-}
-
-// checkX509 lets crypto/x509 make and check a certificate with the key.
-func checkX509(t *testing.T, token *Token, label string) {
-	t.Helper()
-	signer, err := token.MessageSigner(label)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<32, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := certificate.CheckSignature(certificate.SignatureAlgorithm, certificate.RawTBSCertificate, certificate.Signature); err != nil {
-		t.Error(err)
-	}
-	if _, err := signer.Sign(rand.Reader, make([]byte, 32), crypto.SHA256); ClassOf(err) != ClassRefused {
-		t.Errorf("a bare digest: %v", err)
-	}
-}
-
+// verifies is a check of its own: it shares nothing with what it checks.
 func verifies(public crypto.PublicKey, a issuance.Algorithm, message, signature []byte) bool {
 	if key, ok := public.(ed25519.PublicKey); ok {
 		return ed25519.Verify(key, message, signature)
@@ -151,269 +129,38 @@ func verifies(public crypto.PublicKey, a issuance.Algorithm, message, signature 
 	return ecdsa.Verify(public.(*ecdsa.PublicKey), digest.Sum(nil), new(big.Int).SetBytes(signature[:n]), new(big.Int).SetBytes(signature[n:]))
 }
 
-func TestSoftHSM(t *testing.T) {
-	token := openToken(t, config(t))
-	suite(t, token, []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.ES512, issuance.EdDSA})
-	evidence, err := token.Evidence()
-	if err != nil || evidence.Label != hsmtest.Label || len(evidence.Mechanisms) == 0 {
-		t.Errorf("evidence: %+v, %v", evidence, err)
-	}
+// notices collects what the token told its owner.
+type notices struct {
+	mu   sync.Mutex
+	seen []Class
 }
 
-// attributes makes a key for each algorithm and holds what the token tells of it
-// against what it was told.
-func attributes(t *testing.T, token *Token, algorithms ...issuance.Algorithm) {
-	for _, a := range algorithms {
-		t.Run("attributes of "+string(a), func(t *testing.T) {
-			record := generateKey(t, token, "attributes "+string(a), a)
-			for _, d := range record.Attributes.demands(a == Sealing) {
-				if d.is == nil && d.name == "CKA_WRAP" && a != Sealing {
-					continue // neither SoftHSM nor the TPM knows it of a private key
-				}
-				if d.is == nil || *d.is != d.want {
-					t.Errorf("%s is %s", d.name, show(d.is))
-				}
-			}
-			if !record.Attributes.ValueRefused {
-				t.Error("the token tells the key's value")
-			}
-			if len(record.ID) != 16 {
-				t.Errorf("a CKA_ID of %d bytes", len(record.ID))
-			}
-		})
-	}
+func (n *notices) add(c Class) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seen = append(n.seen, c)
 }
 
-func TestAttributesAreAsTold(t *testing.T) {
-	token := openToken(t, config(t))
-	attributes(t, token, issuance.ES256, issuance.EdDSA, Sealing)
-	evidence, err := token.Evidence()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for label, a := range evidence.Keys {
-		if !slices.Equal(a.WrapRefused, []string{"CKM_AES_KEY_WRAP_PAD", "CKM_AES_KEY_WRAP", "CKM_AES_CBC_PAD"}) {
-			t.Errorf("%s: only %q refused to wrap it out", label, a.WrapRefused)
-		}
-	}
+func (n *notices) all() []Class {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]Class(nil), n.seen...)
 }
 
-func TestSeal(t *testing.T) {
-	token := openToken(t, config(t))
-	ctx := context.Background()
-	generateKey(t, token, "seal", Sealing)
-	generateKey(t, token, "sign", issuance.ES256)
-	sealed, err := token.Seal(ctx, "seal", []byte("thirty-two bytes of a data key.."), []byte("epoch 1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := token.Seal(ctx, "seal", []byte("thirty-two bytes of a data key.."), []byte("epoch 1"))
-	if err != nil || string(again) == string(sealed) {
-		t.Errorf("two seals are alike: the IV is not random (%v)", err)
-	}
-	opened, err := token.Unseal(ctx, "seal", sealed, []byte("epoch 1"))
-	if err != nil || string(opened) != "thirty-two bytes of a data key.." {
-		t.Errorf("opened %q, %v", opened, err)
-	}
-	_, err = token.Unseal(ctx, "seal", sealed, []byte("epoch 2"))
-	wantClass(t, err, ClassRefused)
-	for i := range sealed {
-		changed := append([]byte{}, sealed...)
-		changed[i] ^= 1
-		if _, err := token.Unseal(ctx, "seal", changed, []byte("epoch 1")); err == nil {
-			t.Fatalf("byte %d changed and it still opens", i)
-		}
-	}
-	_, err = token.Unseal(ctx, "seal", sealed[:20], nil)
-	wantClass(t, err, ClassRefused)
-	_, err = token.Seal(ctx, "sign", nil, nil)
-	wantClass(t, err, ClassKeyMissing)
-	_, err = token.Sign(ctx, "seal", nil)
-	wantClass(t, err, ClassRefused)
-}
-
-func TestOpenRefusals(t *testing.T) {
-	cfg := config(t)
-	for name, test := range map[string]struct {
-		change func(c *Config)
-		want   Class
-	}{
-		"relative module":   {func(c *Config) { c.Module = "libsofthsm2.so" }, ClassRefused},
-		"no module":         {func(c *Config) { c.Module = "/nonexistent.so" }, ClassTokenGone},
-		"not a module":      {func(c *Config) { c.Module = notAModule(t) }, ClassTokenGone},
-		"no selector":       {func(c *Config) { c.TokenLabel = "" }, ClassRefused},
-		"two selectors":     {func(c *Config) { c.TokenSerial = "1" }, ClassRefused},
-		"no such label":     {func(c *Config) { c.TokenLabel = "other" }, ClassTokenGone},
-		"no such serial":    {func(c *Config) { c.TokenLabel, c.TokenSerial = "", "0" }, ClassTokenGone},
-		"wrong PIN":         {func(c *Config) { c.PIN = func() ([]byte, error) { return []byte("000000"), nil } }, ClassPINRefused},
-		"PIN not available": {func(c *Config) { c.PIN = func() ([]byte, error) { return nil, os.ErrNotExist } }, ClassRefused},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := cfg
-			test.change(&c)
-			_, err := Open(c)
-			wantClass(t, err, test.want)
-		})
-	}
-	hsmtest.AddToken(t, hsmtest.Label)
-	_, err := Open(cfg)
-	wantClass(t, err, ClassRefused) // two tokens with the label
-}
-
-func notAModule(t *testing.T) string {
-	path := filepath.Join(t.TempDir(), "x.so")
-	if err := os.WriteFile(path, []byte("not a module"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func TestSecondOpenInAProcessIsRefused(t *testing.T) {
-	cfg := config(t)
-	token := openToken(t, cfg)
-	wrong := cfg
-	wrong.PIN = func() ([]byte, error) { return []byte("wrong"), nil }
-	_, err := Open(wrong)
-	wantClass(t, err, ClassRefused)
-	token.Close()
-	openToken(t, cfg)
-	_, err = token.Sign(context.Background(), "x", nil)
-	wantClass(t, err, ClassClosed)
-}
-
-func TestBySerial(t *testing.T) {
-	cfg := config(t)
-	token := openToken(t, cfg)
-	evidence, err := token.Evidence()
-	if err != nil {
-		t.Fatal(err)
-	}
-	token.Close()
-	cfg.TokenLabel, cfg.TokenSerial = "", evidence.Serial
-	openToken(t, cfg)
-}
-
-// TestStrangersKeysAreRefused puts objects into the token that a ceremony did
-// not make: a duplicate CKA_ID, a duplicate label, a key that may be taken out.
-func TestStrangersKeysAreRefused(t *testing.T) {
-	ctx := context.Background()
-	for name, test := range map[string]struct {
-		label, id func(r KeyRecord) any
-		want      Class
-	}{
-		"duplicate CKA_ID": {func(KeyRecord) any { return "other" }, func(r KeyRecord) any { return r.ID }, ClassKeyMissing},
-		"duplicate label":  {func(r KeyRecord) any { return r.Label }, func(KeyRecord) any { return []byte{9} }, ClassKeyMissing},
-		"both":             {func(r KeyRecord) any { return r.Label }, func(r KeyRecord) any { return r.ID }, ClassKeyMissing},
-	} {
-		t.Run(name, func(t *testing.T) {
-			token := openToken(t, config(t))
-			record := generateKey(t, token, "k", issuance.ES256)
-			plant(t, token, test.label(record), test.id(record), true)
-			wantClass(t, token.Load(ctx, []KeyRef{record.KeyRef}), test.want)
-		})
-	}
-	t.Run("extractable", func(t *testing.T) {
-		token := openToken(t, config(t))
-		public := plant(t, token, "weak", []byte{7}, false)
-		wantClass(t, token.Load(ctx, []KeyRef{{Label: "weak", ID: []byte{7}, Algorithm: issuance.ES256, Public: public}}), ClassKeyUnsafe)
-	})
-}
-
-// plant makes a key pair that the appliance would not make.
-func plant(t *testing.T, token *Token, label, id any, sensitive bool) crypto.PublicKey {
+// until polls with a test's patience.
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	common := func() []*pkcs11.Attribute {
-		return []*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, true), attribute(pkcs11.CKA_LABEL, label), attribute(pkcs11.CKA_ID, id)}
-	}
-	public, _, err := token.gen.ctx.GenerateKeyPair(token.gen.keeper, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)},
-		append(common(), attribute(pkcs11.CKA_EC_PARAMS, curveParams(issuance.ES256)), attribute(pkcs11.CKA_VERIFY, true)),
-		append(common(), attribute(pkcs11.CKA_SIGN, true), attribute(pkcs11.CKA_PRIVATE, true), attribute(pkcs11.CKA_SENSITIVE, sensitive), attribute(pkcs11.CKA_EXTRACTABLE, !sensitive)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := (&visit{t: token, gen: token.gen, session: token.gen.keeper}).readPublic(public, issuance.ES256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func TestQueueIsBounded(t *testing.T) {
-	cfg := config(t)
-	fault := hsmtest.WithFaults(t, cfg.Module)
-	cfg.Module, cfg.Sessions, cfg.Queue = fault.Module, 1, 3
-	token := openToken(t, cfg)
-	generateKey(t, token, "k", issuance.ES256)
-	fault.Order(t, "latency C_Sign 200000")
-	var wait sync.WaitGroup
-	results := make(chan error, 12)
-	for range 12 {
-		wait.Go(func() {
-			_, err := token.Sign(context.Background(), "k", []byte("m"))
-			results <- err
-		})
-	}
-	wait.Wait()
-	close(results)
-	done, busy := 0, 0
-	for err := range results {
-		switch ClassOf(err) {
-		case "":
-			done++
-		case ClassBusy:
-			busy++
-		default:
-			t.Error(err)
+	for range 600 {
+		if ok() {
+			return
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	if done != 4 || busy != 8 {
-		t.Errorf("%d signed, %d busy: want 4 (one out, three waiting) and 8", done, busy)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	<-token.permits // the only one is out
-	_, err := token.Sign(ctx, "k", nil)
-	wantClass(t, err, ClassBusy)
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("the cause is lost: %v", err)
-	}
+	t.Fatal("not within patience: " + what)
 }
 
-func BenchmarkSign(b *testing.B) {
-	for _, callers := range []int{1, 2, 8, 64} {
-		b.Run(fmt.Sprintf("callers-%d", callers), func(b *testing.B) {
-			token := openToken(b, config(b))
-			generateKey(b, token, "k", issuance.ES256)
-			work := make(chan struct{})
-			var wait sync.WaitGroup
-			for range callers {
-				wait.Go(func() {
-					for range work {
-						if _, err := token.Sign(context.Background(), "k", []byte("message")); err != nil {
-							b.Error(err)
-						}
-					}
-				})
-			}
-			b.ResetTimer()
-			for range b.N {
-				work <- struct{}{}
-			}
-			close(work)
-			wait.Wait()
-		})
-	}
-}
-
-// BenchmarkRawSign is the module's own speed: what BenchmarkSign is compared with.
-func BenchmarkRawSign(b *testing.B) {
-	token := openToken(b, config(b))
-	generateKey(b, token, "k", issuance.ES256)
-	digest := make([]byte, 32)
-	k := token.gen.keys["k"]
-	for b.Loop() {
-		if _, err := token.gen.fn.sign(token.gen.keeper, pkcs11.CKM_ECDSA, k.private, digest); err != nil {
-			b.Fatal(err)
-		}
-	}
+// callIsOut waits until a call of the module is out.
+func callIsOut(t testing.TB, token *Token) {
+	t.Helper()
+	until(t, "a call is out", func() bool { _, out := token.overdue(0); return out })
 }

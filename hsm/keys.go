@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"encoding/asn1"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -21,10 +22,14 @@ const (
 	ckkEdwards       = 0x40
 	ckmEdwardsKeyGen = 0x1055
 	ckmEdDSA         = 0x1057
+	ckmAESKeyWrapKWP = 0x210B
 )
 
 // Sealing is the algorithm name of an AES-256 key that wraps data keys.
 const Sealing issuance.Algorithm = "A256GCM"
+
+// sealingBytes is the length of a sealing key.
+const sealingBytes = 32
 
 // KeySpec asks for a new key.
 type KeySpec struct {
@@ -54,6 +59,7 @@ type Attributes struct {
 	Modifiable       *bool `json:"modifiable"`
 	Private          *bool `json:"private"`
 	Sign             *bool `json:"sign"`
+	SignRecover      *bool `json:"sign_recover"`
 	Encrypt          *bool `json:"encrypt"`
 	Decrypt          *bool `json:"decrypt"`
 	Wrap             *bool `json:"wrap"`
@@ -79,7 +85,7 @@ type key struct {
 	attributes Attributes
 }
 
-// curveOID returns the DER of CKA_EC_PARAMS.
+// curveParams returns the DER of CKA_EC_PARAMS.
 func curveParams(a issuance.Algorithm) []byte {
 	var oid asn1.ObjectIdentifier
 	switch a {
@@ -95,49 +101,6 @@ func curveParams(a issuance.Algorithm) []byte {
 	}
 	der, _ := asn1.Marshal(oid)
 	return der
-}
-
-// visit is work under Token.life held exclusively: finding, making and proving keys.
-type visit struct {
-	t       *Token
-	gen     *generation
-	session pkcs11.SessionHandle
-	spoiled bool // the session saw an error
-}
-
-// visit runs fn with a session; life is held exclusively.
-func (t *Token) visit(gen *generation, label string, fn func(v *visit) error) error {
-	session, err := t.session(gen)
-	if err != nil {
-		return classify("C_OpenSession", label, err)
-	}
-	v := &visit{t: t, gen: gen, session: session}
-	err = fn(v)
-	t.release(gen, v.session, v.spoiled)
-	return err
-}
-
-// call runs one call of the module under the watchdog.
-func (v *visit) call(op string, fn func() error) error {
-	err := v.t.timed(op, fn)
-	if err != nil {
-		v.spoiled = true
-	}
-	return err
-}
-
-// fresh replaces a session that saw an error or holds throw-away objects. The
-// old one is closed first: some devices have no session to spare.
-func (v *visit) fresh() (err error) {
-	if !v.spoiled {
-		return nil
-	}
-	v.t.timed("C_CloseSession", func() error { return v.gen.ctx.CloseSession(v.session) })
-	if v.session, err = v.t.openSession(v.gen); err != nil {
-		return classify("C_OpenSession", "", err)
-	}
-	v.spoiled = false
-	return nil
 }
 
 // Load finds keys and proves each: exactly one private and one public object
@@ -163,7 +126,7 @@ func (t *Token) Load(_ context.Context, refs []KeyRef) error {
 
 // findAll finds every key again in a new generation.
 func (t *Token) findAll(gen *generation) error {
-	return t.visit(gen, "", func(v *visit) error {
+	return t.visit(gen, "find keys", "", func(v *visit) error {
 		for _, ref := range t.refs {
 			k, err := v.findKey(ref)
 			if err != nil {
@@ -198,7 +161,9 @@ func (t *Token) Labels() ([]string, error) {
 	return labels, err
 }
 
-// find returns every object that matches.
+// find returns every object that matches. To a session that is not logged in,
+// the token shows no private object, which reads as "there is none": so an answer
+// counts only when the session is still logged in after it.
 func (v *visit) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	var all []pkcs11.ObjectHandle
 	err := v.call("C_FindObjects", func() error {
@@ -218,9 +183,15 @@ func (v *visit) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, erro
 		}
 	})
 	if err != nil {
-		return nil, classify("C_FindObjects", "", err)
+		return nil, err
 	}
-	return all, nil
+	return all, v.call("C_GetSessionInfo", func() error {
+		info, err := v.gen.ctx.GetSessionInfo(v.session)
+		if err == nil && info.State != pkcs11.CKS_RW_USER_FUNCTIONS {
+			err = pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)
+		}
+		return err
+	})
 }
 
 // findKey finds and proves one key.
@@ -281,12 +252,24 @@ func (v *visit) get(h pkcs11.ObjectHandle, kind uint) ([]byte, error) {
 		return err
 	})
 	if err != nil {
-		return nil, classify("C_GetAttributeValue", "", err)
+		return nil, err
 	}
 	if len(attributes) != 1 {
 		return nil, errors.New("the token answers no attribute")
 	}
 	return attributes[0].Value, nil
+}
+
+// number reads an attribute that is a CK_ULONG.
+func (v *visit) number(h pkcs11.ObjectHandle, kind uint) (uint64, error) {
+	value, err := v.get(h, kind)
+	if err == nil && len(value) != 8 {
+		err = fmt.Errorf("an attribute of %d bytes is not a number", len(value))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint64(value), nil
 }
 
 // readPublic reads a public key object and checks that it fits the algorithm.
@@ -298,33 +281,32 @@ func (v *visit) readPublic(h pkcs11.ObjectHandle, a issuance.Algorithm) (crypto.
 	return parsePoint(point, a)
 }
 
-// parsePoint reads the value of CKA_EC_POINT: an uncompressed point, or
-// Ed25519's 32 bytes.
-func parsePoint(point []byte, a issuance.Algorithm) (crypto.PublicKey, error) {
-	// Correct tokens wrap the point in a DER OCTET STRING, some give it bare.
-	var inner []byte
-	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {
-		point = inner
+// curves are the curves of the algorithms that have one here.
+var curves = map[issuance.Algorithm]elliptic.Curve{issuance.ES256: elliptic.P256(), issuance.ES384: elliptic.P384(), issuance.ES512: elliptic.P521()}
+
+// parsePoint reads the value of CKA_EC_POINT: the DER OCTET STRING of an
+// uncompressed point, or of Ed25519's 32 bytes (PKCS#11 v2.40 mechanisms,
+// section 2.3.3). Some tokens give the point bare. Which of the two it is only
+// its length can tell: a bare point begins with 4, which is an OCTET STRING's tag.
+func parsePoint(value []byte, a issuance.Algorithm) (crypto.PublicKey, error) {
+	curve, size := curves[a], ed25519.PublicKeySize
+	if curve != nil {
+		size = 1 + 2*((curve.Params().BitSize+7)/8)
+	} else if a != issuance.EdDSA {
+		return nil, fmt.Errorf("algorithm %q has no public key", a)
 	}
-	var public crypto.PublicKey
-	if a == issuance.EdDSA {
-		if len(point) != ed25519.PublicKeySize {
-			return nil, fmt.Errorf("an Ed25519 public key of %d bytes", len(point))
+	point := value
+	if len(value) != size {
+		if rest, err := asn1.Unmarshal(value, &point); err != nil || len(rest) != 0 || len(point) != size {
+			return nil, fmt.Errorf("%d bytes are not a public key for %s", len(value), a)
 		}
-		public = ed25519.PublicKey(bytes.Clone(point))
-	} else {
-		curve := map[issuance.Algorithm]elliptic.Curve{issuance.ES256: elliptic.P256(), issuance.ES384: elliptic.P384(), issuance.ES512: elliptic.P521()}[a]
-		if curve == nil {
-			return nil, fmt.Errorf("algorithm %q has no public key", a)
-		}
-		key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
-		if err != nil {
-			return nil, err
-		}
-		public = key
 	}
-	if got, err := issuance.AlgorithmFor(public); err != nil || got != a {
-		return nil, fmt.Errorf("the key is for %s, not for %s", got, a)
+	if curve == nil {
+		return ed25519.PublicKey(bytes.Clone(point)), nil
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+	if err != nil {
+		return nil, err // and no nil pointer that looks like a key
 	}
 	return public, nil
 }

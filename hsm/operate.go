@@ -7,24 +7,61 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// work is one operation: it runs with a session of a generation.
-type work func(gen *generation, session pkcs11.SessionHandle) error
+// visit is one piece of work with a session of a generation.
+type visit struct {
+	t       *Token
+	gen     *generation
+	session pkcs11.SessionHandle
+	spoiled bool // the session saw an error or holds throw-away objects: it is closed, not used again
+}
+
+// call runs one call of the module under the watchdog and classifies its error.
+func (v *visit) call(op string, fn func() error) error {
+	err := v.t.timed(op, fn)
+	if err != nil {
+		v.spoiled = true
+		return classify(op, "", err)
+	}
+	return nil
+}
+
+// fresh replaces a spoiled session. The old one is closed first: some devices
+// have no session to spare.
+func (v *visit) fresh() (err error) {
+	if !v.spoiled {
+		return nil
+	}
+	v.t.timed("C_CloseSession", func() error { return v.gen.ctx.CloseSession(v.session) })
+	if v.session, err = v.t.openSession(v.gen); err != nil {
+		return classify("C_OpenSession", "", err)
+	}
+	v.spoiled = false
+	return nil
+}
+
+// visit runs fn with a session; life is held, shared or exclusively.
+func (t *Token) visit(gen *generation, op, label string, fn func(v *visit) error) error {
+	session, err := t.session(gen)
+	if err != nil {
+		return classify("C_OpenSession", label, err)
+	}
+	v := &visit{t: t, gen: gen, session: session}
+	err = fn(v)
+	t.release(gen, v.session, v.spoiled)
+	if err != nil {
+		return classify(op, label, err)
+	}
+	return nil
+}
 
 // do runs fn when it is its turn and returns what it returned. A failure that
 // opening the token anew may heal is tried once more after doing so. A caller
 // whose time is up is let go, while the call, which cannot be cancelled, keeps
 // its place until it returns.
-func do[T any](ctx context.Context, t *Token, op, label string, fn func(gen *generation, session pkcs11.SessionHandle) (T, error)) (T, error) {
+func do[T any](ctx context.Context, t *Token, op, label string, fn func(v *visit) (T, error)) (T, error) {
 	var none T
-	if t.waiting.Add(1) > int64(t.cfg.Queue+t.cfg.Sessions) {
-		t.waiting.Add(-1)
-		return none, failure(ClassBusy, op, label, "%d operations wait already", t.cfg.Queue)
-	}
-	defer t.waiting.Add(-1)
-	select {
-	case <-t.permits:
-	case <-ctx.Done():
-		return none, failure(ClassBusy, op, label, "waited too long for the token: %w", ctx.Err())
+	if err := t.turn(ctx, op, label); err != nil {
+		return none, err
 	}
 	type result struct {
 		value T
@@ -32,10 +69,10 @@ func do[T any](ctx context.Context, t *Token, op, label string, fn func(gen *gen
 	}
 	done := make(chan result, 1)
 	go func() {
-		defer func() { t.permits <- struct{}{} }()
+		defer t.leave()
 		var r result
-		r.err = t.twice(op, label, func(gen *generation, session pkcs11.SessionHandle) (err error) {
-			r.value, err = fn(gen, session)
+		r.err = t.twice(op, label, func(v *visit) (err error) {
+			r.value, err = fn(v)
 			return err
 		})
 		done <- r
@@ -55,8 +92,34 @@ func do[T any](ctx context.Context, t *Token, op, label string, fn func(gen *gen
 	}
 }
 
+// turn waits until it is the caller's turn, first come first served; leave must
+// follow. It fails at once when the queue is full.
+func (t *Token) turn(ctx context.Context, op, label string) error {
+	if t.waiting.Add(1) > int64(t.cfg.Queue+t.cfg.Sessions) {
+		t.waiting.Add(-1)
+		return failure(ClassBusy, op, label, "%d operations wait already", t.cfg.Queue)
+	}
+	select {
+	case <-t.permits:
+		if ctx.Err() == nil {
+			return nil
+		}
+		t.permits <- struct{}{} // nothing is begun for a caller who has gone
+	case <-ctx.Done():
+	}
+	t.waiting.Add(-1)
+	return failure(ClassBusy, op, label, "waited too long for the token: %w", ctx.Err())
+}
+
+// leave ends a turn. A call that outlives its caller's patience keeps its place
+// until here.
+func (t *Token) leave() {
+	t.waiting.Add(-1)
+	t.permits <- struct{}{}
+}
+
 // twice runs fn, and once more in a new generation if that may heal it.
-func (t *Token) twice(op, label string, fn work) error {
+func (t *Token) twice(op, label string, fn func(v *visit) error) error {
 	gen, err := t.try(op, label, fn)
 	if err == nil || !ClassOf(err).heals() || gen == nil || t.renew(gen) != nil {
 		return err
@@ -66,26 +129,16 @@ func (t *Token) twice(op, label string, fn work) error {
 }
 
 // try runs fn once and tells in which generation.
-func (t *Token) try(op, label string, fn work) (*generation, error) {
+func (t *Token) try(op, label string, fn func(v *visit) error) (*generation, error) {
 	if t.class() != "" {
 		return nil, t.unavailable(op, label) // without waiting for the search
 	}
 	t.life.RLock()
 	defer t.life.RUnlock()
-	gen := t.gen
-	if gen == nil {
+	if t.gen == nil {
 		return nil, t.unavailable(op, label)
 	}
-	session, err := t.session(gen)
-	if err != nil {
-		return gen, classify("C_OpenSession", label, err)
-	}
-	err = t.timed(op, func() error { return fn(gen, session) })
-	t.release(gen, session, err != nil)
-	if err != nil {
-		return gen, classify(op, label, err)
-	}
-	return gen, nil
+	return t.gen, t.visit(t.gen, op, label, fn)
 }
 
 // alone runs fn while nothing else is out: finding and making objects beside
@@ -97,7 +150,7 @@ func (t *Token) alone(op, label string, again bool, fn func(v *visit) error) err
 		if t.gen == nil {
 			return nil, t.unavailable(op, label)
 		}
-		return t.gen, t.visit(t.gen, label, fn)
+		return t.gen, t.visit(t.gen, op, label, fn)
 	}
 	gen, err := once()
 	if err == nil || !ClassOf(err).heals() || gen == nil || t.renew(gen) != nil || !again {

@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 
@@ -16,30 +15,49 @@ func (v *visit) prove(k *key) error {
 	unsafe := func(format string, args ...any) error {
 		return failure(ClassKeyUnsafe, "prove key", k.ref.Label, format, args...)
 	}
+	if err := v.checkType(k); err != nil {
+		return err
+	}
 	var err error
 	if k.attributes, err = v.readAttributes(k.private); err != nil {
-		return classify("prove key", k.ref.Label, err)
+		return err
 	}
-	for _, a := range k.attributes.demands(k.ref.Algorithm == Sealing) {
-		if a.is == nil && a.optional || a.is != nil && *a.is == a.want {
-			continue
-		}
-		if a.name == "CKA_LOCAL" && !v.marksLocal(k.ref.Algorithm) {
-			continue
-		}
-		return unsafe("%s is %s, it must be %v: the token does not protect this key", a.name, show(a.is), a.want)
+	if breach := k.attributes.breach(k.ref.Algorithm == Sealing, func() bool { return v.marksLocal(k.ref.Algorithm) }); breach != "" {
+		return unsafe("%s: the token does not protect this key", breach)
 	}
 	if !k.attributes.ValueRefused {
 		return unsafe("the token tells the key's value: it is not a place for issuing keys")
 	}
 	var out string
 	if k.attributes.WrapRefused, out, err = v.wrapOut(k.private); err != nil {
-		return classify("prove key", k.ref.Label, err)
+		return err
 	}
 	if out != "" {
 		return unsafe("the token let the key out by %s: it is not a place for issuing keys", out)
 	}
 	return v.tryOut(k)
+}
+
+// checkType demands the key type of the algorithm, and 256 bits of an AES key.
+// The curve is the pinned public key's.
+func (v *visit) checkType(k *key) error {
+	got, err := v.number(k.private, pkcs11.CKA_KEY_TYPE)
+	if err != nil {
+		return err
+	}
+	if want := uint64(keyType(k.ref.Algorithm)); got != want {
+		return failure(ClassKeyMissing, "prove key", k.ref.Label, "the token holds a key of type %#x, the ceremony made one of type %#x", got, want)
+	}
+	if k.ref.Algorithm != Sealing {
+		return nil
+	}
+	if got, err = v.number(k.private, pkcs11.CKA_VALUE_LEN); err != nil {
+		return err
+	}
+	if got != sealingBytes {
+		return failure(ClassKeyMissing, "prove key", k.ref.Label, "the token holds an AES key of %d bytes, the ceremony made one of %d", got, sealingBytes)
+	}
+	return nil
 }
 
 func show(b *bool) string {
@@ -70,8 +88,21 @@ func (a Attributes) demands(sealing bool) []demand {
 		{"CKA_DERIVE", a.Derive, false, true},
 		{"CKA_DECRYPT", a.Decrypt, sealing, true},
 		{"CKA_SIGN", a.Sign, !sealing, true},
+		{"CKA_SIGN_RECOVER", a.SignRecover, false, true},
 		{"CKA_WRAP", a.Wrap, false, true},
 	}
+}
+
+// breach tells the first demand that the attributes do not meet; "" when they
+// meet all. Whether the module sets CKA_LOCAL is asked only when that decides.
+func (a Attributes) breach(sealing bool, marksLocal func() bool) string {
+	for _, d := range a.demands(sealing) {
+		if d.is == nil && d.optional || d.is != nil && *d.is == d.want || d.name == "CKA_LOCAL" && !marksLocal() {
+			continue
+		}
+		return fmt.Sprintf("%s is %s, it must be %v", d.name, show(d.is), d.want)
+	}
+	return ""
 }
 
 func (v *visit) readAttributes(h pkcs11.ObjectHandle) (a Attributes, err error) {
@@ -82,7 +113,7 @@ func (v *visit) readAttributes(h pkcs11.ObjectHandle) (a Attributes, err error) 
 		{pkcs11.CKA_SENSITIVE, &a.Sensitive}, {pkcs11.CKA_ALWAYS_SENSITIVE, &a.AlwaysSensitive},
 		{pkcs11.CKA_EXTRACTABLE, &a.Extractable}, {pkcs11.CKA_NEVER_EXTRACTABLE, &a.NeverExtractable},
 		{pkcs11.CKA_LOCAL, &a.Local}, {pkcs11.CKA_MODIFIABLE, &a.Modifiable}, {pkcs11.CKA_PRIVATE, &a.Private},
-		{pkcs11.CKA_SIGN, &a.Sign}, {pkcs11.CKA_ENCRYPT, &a.Encrypt}, {pkcs11.CKA_DECRYPT, &a.Decrypt},
+		{pkcs11.CKA_SIGN, &a.Sign}, {pkcs11.CKA_SIGN_RECOVER, &a.SignRecover}, {pkcs11.CKA_ENCRYPT, &a.Encrypt}, {pkcs11.CKA_DECRYPT, &a.Decrypt},
 		{pkcs11.CKA_WRAP, &a.Wrap}, {pkcs11.CKA_UNWRAP, &a.Unwrap}, {pkcs11.CKA_DERIVE, &a.Derive},
 	} {
 		value, err := v.get(h, read.kind)
@@ -123,7 +154,7 @@ func (v *visit) marksLocal(a issuance.Algorithm) bool {
 // throwAway makes a key that ends with its session, of the same kind as a's.
 func throwAway(gen *generation, session pkcs11.SessionHandle, a issuance.Algorithm) (pkcs11.ObjectHandle, error) {
 	if a == Sealing {
-		return wrappingKey(gen, session)
+		return aesWrapper(gen, session, nil)
 	}
 	mechanism := uint(pkcs11.CKM_EC_KEY_PAIR_GEN)
 	if a == issuance.EdDSA {
@@ -135,31 +166,57 @@ func throwAway(gen *generation, session pkcs11.SessionHandle, a issuance.Algorit
 	return h, err
 }
 
-func wrappingKey(gen *generation, session pkcs11.SessionHandle) (pkcs11.ObjectHandle, error) {
+// aesWrapper makes an AES key in the token that may wrap others.
+func aesWrapper(gen *generation, session pkcs11.SessionHandle, _ *pkcs11.Mechanism) (pkcs11.ObjectHandle, error) {
 	return gen.ctx.GenerateKey(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, []*pkcs11.Attribute{
 		attribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES), attribute(pkcs11.CKA_VALUE_LEN, 32),
 		attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_WRAP, true), attribute(pkcs11.CKA_ENCRYPT, true),
 	})
 }
 
-// wrappers are the mechanisms that a key is tried to be wrapped out with.
+// rsaWrapper brings an RSA public key into the token that may wrap others, as an
+// attacker would bring the own one. Nobody knows the factors of this one. It is
+// left out where the token says that RSA does not wrap: tpm2-pkcs11 then takes
+// the object, but confuses it with the keys that it has.
+func rsaWrapper(gen *generation, session pkcs11.SessionHandle, mechanism *pkcs11.Mechanism) (pkcs11.ObjectHandle, error) {
+	info, err := gen.ctx.GetMechanismInfo(gen.slot, []*pkcs11.Mechanism{mechanism})
+	if err == nil && info.Flags&pkcs11.CKF_WRAP == 0 {
+		err = pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)
+	}
+	if err != nil {
+		return 0, err
+	}
+	modulus := make([]byte, 256)
+	rand.Read(modulus)
+	modulus[0] |= 0x80
+	modulus[len(modulus)-1] |= 1
+	return gen.ctx.CreateObject(session, []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+		attribute(pkcs11.CKA_MODULUS, modulus), attribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+		attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_WRAP, true), attribute(pkcs11.CKA_ENCRYPT, true),
+	})
+}
+
+// wrappers are the mechanisms that a key is tried to be wrapped out with, and
+// what makes the wrapping key of each.
 var wrappers = []struct {
 	name      string
 	mechanism uint
-	iv        bool
+	key       func(*generation, pkcs11.SessionHandle, *pkcs11.Mechanism) (pkcs11.ObjectHandle, error)
+	parameter any
 }{
-	{"CKM_AES_KEY_WRAP_PAD", pkcs11.CKM_AES_KEY_WRAP_PAD, false},
-	{"CKM_AES_KEY_WRAP", pkcs11.CKM_AES_KEY_WRAP, false},
-	{"CKM_AES_CBC_PAD", pkcs11.CKM_AES_CBC_PAD, true},
+	{"CKM_AES_KEY_WRAP_PAD", pkcs11.CKM_AES_KEY_WRAP_PAD, aesWrapper, nil},
+	{"CKM_AES_KEY_WRAP", pkcs11.CKM_AES_KEY_WRAP, aesWrapper, nil},
+	{"CKM_AES_KEY_WRAP_KWP", ckmAESKeyWrapKWP, aesWrapper, nil},
+	{"CKM_AES_CBC_PAD", pkcs11.CKM_AES_CBC_PAD, aesWrapper, make([]byte, 16)},
+	{"CKM_RSA_PKCS", pkcs11.CKM_RSA_PKCS, rsaWrapper, nil},
+	{"CKM_RSA_PKCS_OAEP", pkcs11.CKM_RSA_PKCS_OAEP, rsaWrapper, pkcs11.NewOAEPParams(pkcs11.CKM_SHA_1, pkcs11.CKG_MGF1_SHA1, pkcs11.CKZ_DATA_SPECIFIED, nil)},
 }
 
 // wrapOut tries to take a key out under a throw-away wrapping key. It returns
-// the mechanisms that refused, or the one that let the key out. A token that
-// cannot make a wrapping key has no way out by wrapping.
+// the mechanisms that refused, or the one that let the key out. A mechanism for
+// which the token takes no wrapping key is no way out.
 func (v *visit) wrapOut(h pkcs11.ObjectHandle) (refused []string, out string, err error) {
-	if !v.gen.mechs[pkcs11.CKM_AES_KEY_GEN] {
-		return nil, "", nil
-	}
 	for _, w := range wrappers {
 		if !v.gen.mechs[w.mechanism] {
 			continue
@@ -168,19 +225,16 @@ func (v *visit) wrapOut(h pkcs11.ObjectHandle) (refused []string, out string, er
 			return nil, "", err
 		}
 		var wrapping pkcs11.ObjectHandle
-		if err := v.call("C_GenerateKey", func() (err error) { wrapping, err = wrappingKey(v.gen, v.session); return err }); err != nil {
-			if e := classify("C_GenerateKey", "", err); e.Class.heals() {
-				return nil, "", e
+		mechanism := pkcs11.NewMechanism(w.mechanism, w.parameter)
+		if err := v.call("make a wrapping key", func() (err error) { wrapping, err = w.key(v.gen, v.session, mechanism); return err }); err != nil {
+			if ClassOf(err).heals() {
+				return nil, "", err
 			}
-			return refused, "", nil
-		}
-		var parameter any
-		if w.iv {
-			parameter = make([]byte, 16)
+			continue
 		}
 		var wrapped []byte
 		err := v.call("C_WrapKey", func() (err error) {
-			wrapped, err = v.gen.ctx.WrapKey(v.session, []*pkcs11.Mechanism{pkcs11.NewMechanism(w.mechanism, parameter)}, wrapping, h)
+			wrapped, err = v.gen.ctx.WrapKey(v.session, []*pkcs11.Mechanism{mechanism}, wrapping, h)
 			return err
 		})
 		v.spoiled = true // the wrapping key ends with its session
@@ -188,8 +242,8 @@ func (v *visit) wrapOut(h pkcs11.ObjectHandle) (refused []string, out string, er
 		case err == nil && len(wrapped) > 0:
 			clear(wrapped)
 			return nil, w.name, nil
-		case err != nil && classify("C_WrapKey", "", err).Class.heals():
-			return nil, "", classify("C_WrapKey", "", err) // a token that went away refused nothing
+		case ClassOf(err).heals():
+			return nil, "", err // a token that went away refused nothing
 		}
 		refused = append(refused, w.name)
 	}
@@ -200,34 +254,11 @@ func (v *visit) wrapOut(h pkcs11.ObjectHandle) (refused []string, out string, er
 func (v *visit) tryOut(k *key) error {
 	probe := append([]byte("chancery key proof\x00"), make([]byte, 32)...)
 	rand.Read(probe[len(probe)-32:])
-	if err := v.fresh(); err != nil {
-		return err
-	}
-	if k.ref.Algorithm != Sealing {
-		err := v.call("C_Sign", func() error {
-			_, err := signWith(v.gen, v.session, k, probe)
-			return err
-		})
-		if err != nil {
-			return classify("prove key", k.ref.Label, err)
-		}
-		return nil
-	}
-	if err := v.call("C_Encrypt", func() error { return sealAndOpen(v.gen, v.session, k, probe) }); err != nil {
-		return classify("prove key", k.ref.Label, err)
-	}
-	return nil
-}
-
-// sealAndOpen seals a probe, opens it, and compares.
-func sealAndOpen(gen *generation, session pkcs11.SessionHandle, k *key, probe []byte) error {
-	sealed, err := sealWith(gen, session, k, probe, []byte("proof"))
-	if err != nil {
-		return err
-	}
-	opened, err := unsealWith(gen, session, k, sealed, []byte("proof"))
-	if err == nil && !bytes.Equal(opened, probe) {
-		err = failure(ClassBadSignature, "C_Decrypt", k.ref.Label, "what was sealed does not open to the same")
+	err := v.fresh()
+	if err == nil && k.ref.Algorithm == Sealing {
+		err = v.sealAndUnseal(k, probe)
+	} else if err == nil {
+		_, err = v.sign(k, probe)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -24,16 +25,17 @@ import (
 // verifies the signature before it returns it (promise P2). After a lost
 // session the token is opened anew and the signature tried once more.
 func (t *Token) Sign(ctx context.Context, label string, message []byte) ([]byte, error) {
-	return do(ctx, t, "C_Sign", label, func(gen *generation, session pkcs11.SessionHandle) ([]byte, error) {
-		k := gen.keys[label]
+	return do(ctx, t, "C_Sign", label, func(v *visit) ([]byte, error) {
+		k := v.gen.keys[label]
 		if k == nil {
 			return nil, failure(ClassKeyMissing, "C_Sign", label, "no such key is loaded")
 		}
-		return signWith(gen, session, k, message)
+		return v.sign(k, message)
 	})
 }
 
-func signWith(gen *generation, session pkcs11.SessionHandle, k *key, message []byte) ([]byte, error) {
+// sign hashes, signs and verifies.
+func (v *visit) sign(k *key, message []byte) ([]byte, error) {
 	a := k.ref.Algorithm
 	if a.SignatureSize() == 0 {
 		return nil, failure(ClassRefused, "C_Sign", k.ref.Label, "the key does not sign")
@@ -44,11 +46,16 @@ func signWith(gen *generation, session pkcs11.SessionHandle, k *key, message []b
 		digest.Write(message)
 		data, mechanism = digest.Sum(nil), pkcs11.CKM_ECDSA
 	}
-	signature, err := gen.fn.sign(session, mechanism, k.private, data)
+	var signature []byte
+	err := v.call("C_Sign", func() (err error) {
+		signature, err = v.gen.fn.sign(v.session, mechanism, k.private, data)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	if len(signature) != a.SignatureSize() || !verify(k.ref.Public, data, signature) {
+		v.spoiled = true
 		return nil, failure(ClassBadSignature, "C_Sign", k.ref.Label, "the token's %d bytes are no signature of the message by this key", len(signature))
 	}
 	return signature, nil
@@ -76,12 +83,12 @@ const (
 // aad is bound to the result and must be given again. The result is IV ‖
 // ciphertext ‖ tag.
 func (t *Token) Seal(ctx context.Context, label string, plaintext, aad []byte) ([]byte, error) {
-	return do(ctx, t, "C_Encrypt", label, func(gen *generation, session pkcs11.SessionHandle) ([]byte, error) {
-		k := gen.keys[label]
+	return do(ctx, t, "C_Encrypt", label, func(v *visit) ([]byte, error) {
+		k := v.gen.keys[label]
 		if k == nil || k.ref.Algorithm != Sealing {
 			return nil, failure(ClassKeyMissing, "C_Encrypt", label, "no such sealing key is loaded")
 		}
-		return sealWith(gen, session, k, plaintext, aad)
+		return v.seal(k, plaintext, aad)
 	})
 }
 
@@ -90,66 +97,88 @@ func (t *Token) Unseal(ctx context.Context, label string, sealed, aad []byte) ([
 	if len(sealed) < ivSize+tagSize {
 		return nil, failure(ClassRefused, "C_Decrypt", label, "%d bytes are too short for a sealed text", len(sealed))
 	}
-	return do(ctx, t, "C_Decrypt", label, func(gen *generation, session pkcs11.SessionHandle) ([]byte, error) {
-		k := gen.keys[label]
+	return do(ctx, t, "C_Decrypt", label, func(v *visit) ([]byte, error) {
+		k := v.gen.keys[label]
 		if k == nil || k.ref.Algorithm != Sealing {
 			return nil, failure(ClassKeyMissing, "C_Decrypt", label, "no such sealing key is loaded")
 		}
-		opened, err := unsealWith(gen, session, k, sealed, aad)
-		if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) && t.stillSeals(gen, k) {
-			err = notOurs(k)
+		opened, err := v.unseal(k, sealed, aad)
+		if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+			return v.unsealAgain(k, sealed, aad, err)
 		}
 		return opened, err
 	})
 }
 
-// stillSeals tells a sealed text that does not open from a token that does not
-// work, where the token has one answer for both.
-func (t *Token) stillSeals(gen *generation, k *key) bool {
-	session, err := t.openSession(gen) // never waited for: the caller holds one
-	if err != nil {
-		return false
+// unsealAgain tells a sealed text that does not open from a token that does not
+// work, where the token has one answer for both: the text is tried once more,
+// and then one that was sealed just now.
+func (v *visit) unsealAgain(k *key, sealed, aad []byte, first error) ([]byte, error) {
+	if v.fresh() != nil {
+		return nil, first
 	}
-	defer t.timed("C_CloseSession", func() error { return gen.ctx.CloseSession(session) })
-	return sealAndOpen(gen, session, k, []byte("probe")) == nil
+	opened, err := v.unseal(k, sealed, aad)
+	if !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+		return opened, err
+	}
+	if v.fresh() != nil || v.sealAndUnseal(k, []byte("probe")) != nil {
+		return nil, first
+	}
+	return nil, notOurs(k)
 }
 
 func notOurs(k *key) error {
 	return failure(ClassRefused, "C_Decrypt", k.ref.Label, "it was not sealed by this key with this context")
 }
 
-func sealWith(gen *generation, session pkcs11.SessionHandle, k *key, plaintext, aad []byte) ([]byte, error) {
+func (v *visit) seal(k *key, plaintext, aad []byte) (sealed []byte, err error) {
 	iv := make([]byte, ivSize)
 	rand.Read(iv)
 	params := pkcs11.NewGCMParams(iv, aad, tagSize*8)
 	defer params.Free()
-	if err := gen.ctx.EncryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, k.private); err != nil {
-		return nil, err
-	}
-	out, err := gen.ctx.Encrypt(session, plaintext)
+	var out []byte
+	err = v.call("C_Encrypt", func() (err error) {
+		if err = v.gen.ctx.EncryptInit(v.session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, k.private); err == nil {
+			out, err = v.gen.ctx.Encrypt(v.session, plaintext)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if len(out) != len(plaintext)+tagSize {
-		return nil, failure(ClassBadSignature, "C_Encrypt", k.ref.Label, "%d bytes sealed to %d", len(plaintext), len(out))
-	}
-	if iv = params.IV(); len(iv) != ivSize { // some tokens choose it themselves
-		return nil, failure(ClassBadSignature, "C_Encrypt", k.ref.Label, "the token sealed with an IV of %d bytes", len(iv))
+	if iv = params.IV(); len(iv) != ivSize || len(out) != len(plaintext)+tagSize { // some tokens choose the IV themselves
+		v.spoiled = true
+		return nil, failure(ClassBadSignature, "C_Encrypt", k.ref.Label, "%d bytes were sealed to %d with an IV of %d", len(plaintext), len(out), len(iv))
 	}
 	return append(iv, out...), nil
 }
 
-func unsealWith(gen *generation, session pkcs11.SessionHandle, k *key, sealed, aad []byte) ([]byte, error) {
+func (v *visit) unseal(k *key, sealed, aad []byte) (opened []byte, err error) {
 	params := pkcs11.NewGCMParams(sealed[:ivSize], aad, tagSize*8)
 	defer params.Free()
-	if err := gen.ctx.DecryptInit(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, k.private); err != nil {
-		return nil, err
-	}
-	out, err := gen.ctx.Decrypt(session, sealed[ivSize:])
+	err = v.call("C_Decrypt", func() (err error) {
+		if err = v.gen.ctx.DecryptInit(v.session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, k.private); err == nil {
+			opened, err = v.gen.ctx.Decrypt(v.session, sealed[ivSize:])
+		}
+		return err
+	})
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_ENCRYPTED_DATA_INVALID)) || errors.Is(err, pkcs11.Error(pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE)) {
 		return nil, notOurs(k)
 	}
-	return out, err
+	return opened, err
+}
+
+// sealAndUnseal seals a probe, opens it, and compares.
+func (v *visit) sealAndUnseal(k *key, probe []byte) error {
+	sealed, err := v.seal(k, probe, []byte("proof"))
+	if err != nil {
+		return err
+	}
+	opened, err := v.unseal(k, sealed, []byte("proof"))
+	if err == nil && !bytes.Equal(opened, probe) {
+		err = failure(ClassBadSignature, "C_Decrypt", k.ref.Label, "what was sealed does not open to the same")
+	}
+	return err
 }
 
 // MessageSigner signs X.509 structures with a key in the token, for

@@ -6,7 +6,9 @@
 //   FAULT_MODULE    the wrapped module's path
 //   FAULT_CONTROL   a file of orders, read again whenever it changes
 //   FAULT_STATS     a file that receives "NAME COUNT MICROSECONDS" lines at C_Finalize and on the order "stats";
-//                   the microseconds are those spent in the wrapped module, all calls together
+//                   the microseconds are those spent in the wrapped module, all calls together. The line "overlaps"
+//                   counts calls that ran beside one which must be alone: C_Initialize, C_Finalize, C_CloseAllSessions,
+//                   and whatever finds, makes, wraps or destroys objects
 //   FAULT_INIT      the string that C_Initialize hands to the wrapped module as pReserved (NSS wants one),
 //                   for callers that cannot give one themselves
 //
@@ -57,7 +59,10 @@ static const char *names[FUNCTIONS] = {
 	"C_DecryptVerifyUpdate", "C_GenerateKey", "C_GenerateKeyPair", "C_WrapKey", "C_UnwrapKey", "C_DeriveKey",
 	"C_SeedRandom", "C_GenerateRandom", "C_GetFunctionStatus", "C_CancelFunction", "C_WaitForSlotEvent",
 };
-enum { F_INITIALIZE = 0, F_FINALIZE = 1, F_GET_FUNCTION_LIST = 3, F_OPEN_SESSION = 12, F_CLOSE_SESSION = 13, F_CLOSE_ALL = 14, F_SIGN = 43 };
+enum {
+	F_INITIALIZE = 0, F_FINALIZE = 1, F_GET_FUNCTION_LIST = 3, F_OPEN_SESSION = 12, F_CLOSE_SESSION = 13, F_CLOSE_ALL = 14,
+	F_CREATE_OBJECT = 20, F_DESTROY_OBJECT = 22, F_FIND_INIT = 26, F_FIND_FINAL = 28, F_SIGN = 43, F_GENERATE_KEY = 58, F_DERIVE_KEY = 62,
+};
 enum { CKR_SESSION_COUNT = 0xB1, CKR_GENERAL_ERROR = 5 };
 
 struct rule { int function; ulong_t rv; long count, skip; long value; };
@@ -70,6 +75,7 @@ static int rule_count[KINDS];
 static ulong_t gone;
 static long corrupt, cut, as_der, max_sessions, sessions, calls[FUNCTIONS], spent[FUNCTIONS];
 static int serial, kill_sessions;
+static long in_flight, alone_in_flight, overlaps;
 static struct timespec read_at;
 static long read_size = -1;
 static ino_t read_inode;
@@ -90,6 +96,7 @@ static void write_stats(void) {
 	if (f == NULL) return;
 	for (int i = 0; i < FUNCTIONS; i++)
 		if (calls[i] > 0) fprintf(f, "%s %ld %ld\n", names[i], calls[i], spent[i]);
+	if (overlaps > 0) fprintf(f, "overlaps %ld 0\n", overlaps);
 	fclose(f);
 }
 
@@ -192,11 +199,21 @@ static ulong_t reserved_for(ulong_t given) {
 	return arguments.reserved == NULL ? given : (ulong_t)&arguments;
 }
 
+// must_be_alone tells which functions break in some tokens beside others.
+static int must_be_alone(int f) {
+	return f == F_INITIALIZE || f == F_FINALIZE || f == F_CLOSE_ALL || (f >= F_CREATE_OBJECT && f <= F_DESTROY_OBJECT)
+		|| (f >= F_FIND_INIT && f <= F_FIND_FINAL) || (f >= F_GENERATE_KEY && f <= F_DERIVE_KEY);
+}
+
 static ulong_t dispatch(int f, ulong_t a, ulong_t b, ulong_t c, ulong_t d, ulong_t e, ulong_t g, ulong_t h, ulong_t i) {
 	function_t real = (function_t)inner->function[f];
 	pthread_mutex_lock(&lock);
 	read_orders();
 	calls[f]++;
+	int alone = must_be_alone(f);
+	if (alone ? in_flight > 0 : alone_in_flight > 0) overlaps++;
+	in_flight++;
+	alone_in_flight += alone;
 	int closing = kill_sessions;
 	kill_sessions = 0;
 	struct rule *fail = due(FAIL, f), *late = due(LATE, f), *slow = due(LATENCY, f), *hang = due(HANG, f), *crash = due(CRASH, f);
@@ -222,6 +239,8 @@ static ulong_t dispatch(int f, ulong_t a, ulong_t b, ulong_t c, ulong_t d, ulong
 	if (rv == 0 && f == F_CLOSE_SESSION) sessions--;
 	if (f == F_CLOSE_ALL || f == F_FINALIZE || closing) sessions = 0;
 	spent[f] += took;
+	in_flight--;
+	alone_in_flight -= alone;
 	if (rv == 0 && f == F_SIGN && d != 0) spoil((unsigned char *)d, (ulong_t *)e);
 	if (f == F_FINALIZE) write_stats();
 	pthread_mutex_unlock(&lock);

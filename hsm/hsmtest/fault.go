@@ -70,7 +70,9 @@ func (f *Fault) Order(t testing.TB, orders ...string) {
 	}
 }
 
-// Calls returns how often each function was called, as written at C_Finalize.
+// Calls returns how often each function was called, as last written: at
+// C_Finalize and at the order "stats". "overlaps" are calls that ran beside one
+// that must be alone.
 func (f *Fault) Calls(t testing.TB) map[string]int {
 	t.Helper()
 	data, err := os.ReadFile(f.stats)

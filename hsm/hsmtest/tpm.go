@@ -1,40 +1,53 @@
 package hsmtest
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
-	"time"
 )
 
-// onBus is set in a test process that [UnderBus] has started.
-const onBus = "CHANCERY_TEST_ON_BUS"
-
 // UnderBus runs the calling test, which must be a top-level one, once more in a
-// process of its own under a D-Bus session: the TPM's resource manager is found
-// over the bus, and a bus that ends takes its users with it. It returns true in
-// that process; in the first one it reports the outcome and returns false.
+// process of its own with a message bus of its own: the TPM's resource manager is
+// found over the bus, and a bus that ends takes its users with it. It returns
+// true in that process; in the first one it reports the outcome and returns false.
 func UnderBus(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(onBus) != "" {
+	needTPM(t)
+	here, out, err := Child(t)
+	if here {
+		startBus(t)
 		return true
 	}
-	needTPM(t)
-	command := exec.Command("dbus-run-session", "--", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
-	command.Env = append(os.Environ(), onBus+"=1")
-	out, err := command.CombinedOutput()
 	if err != nil {
-		t.Fatalf("under dbus-run-session: %v\n%s", err, out)
+		t.Fatalf("the process under the bus: %v\n%s", err, out)
 	}
 	t.Logf("%s", out)
 	return false
 }
 
+// startBus starts a message bus that ends after this process, never before.
+func startBus(t *testing.T) {
+	t.Helper()
+	bus := exec.Command("dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address=1")
+	out, err := bus.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, bus)
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("dbus-daemon: %v", err)
+	}
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", strings.TrimSpace(address))
+}
+
 func needTPM(t testing.TB) (module string) {
 	t.Helper()
-	need(t, "dbus", "dbus-run-session")
+	need(t, "dbus", "dbus-daemon")
 	need(t, "swtpm", "swtpm")
 	need(t, "tpm2-abrmd libtss2-tcti-swtpm0", "tpm2-abrmd", "/usr/sbin/tpm2-abrmd")
 	need(t, "libtss2-tcti-tabrmd0", libraries+"/libtss2-tcti-tabrmd.so.0")
@@ -104,24 +117,4 @@ func (p *TPM) ResetLockout(t testing.TB, tries int) {
 	t.Helper()
 	run(t, "tpm2_dictionarylockout", "--clear-lockout")
 	run(t, "tpm2_dictionarylockout", "--setup-parameters", "--max-tries", strconv.Itoa(tries), "--recovery-time", "1000", "--lockout-recovery-time", "1")
-}
-
-// start starts a program that runs beside the test.
-func start(t testing.TB, c *exec.Cmd) {
-	t.Helper()
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// await polls until a program that was started answers.
-func await(t testing.TB, what string, ready func() bool) {
-	t.Helper()
-	for range 500 {
-		if ready() {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatalf("%s did not start", what)
 }

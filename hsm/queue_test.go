@@ -1,0 +1,102 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestQueueIsBounded: one operation out, three wait, the others are told at once.
+func TestQueueIsBounded(t *testing.T) {
+	token, fault, key := faulty(t, func(c *Config) { c.Sessions, c.Queue = 1, 3 })
+	fault.Order(t, "latency C_Sign 200000")
+	var wait sync.WaitGroup
+	results := make(chan error, 12)
+	for range 12 {
+		wait.Go(func() {
+			_, err := token.Sign(context.Background(), key, []byte("m"))
+			results <- err
+		})
+	}
+	wait.Wait()
+	close(results)
+	count := map[Class]int{}
+	for err := range results {
+		count[ClassOf(err)]++
+	}
+	if count[""] != 4 || count[ClassBusy] != 8 {
+		t.Errorf("%v: want 4 signed (one out, three waiting) and 8 busy", count)
+	}
+	if s := token.State(); s.Waiting != 0 || !s.Ready {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestQueueIsFirstInFirstOut lets callers come one by one while a call is out.
+func TestQueueIsFirstInFirstOut(t *testing.T) {
+	token, _, key := faulty(t, func(c *Config) { c.Sessions = 1 })
+	<-token.permits // as if one were out
+	token.waiting.Add(1)
+	var mu sync.Mutex
+	var order []int
+	var wait sync.WaitGroup
+	const n = 20
+	for i := range n {
+		wait.Go(func() {
+			_, err := do(context.Background(), token, "C_Sign", key, func(*visit) (int, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, i)
+				return i, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		until(t, "the caller waits", func() bool { return token.State().Waiting == i+1 })
+		time.Sleep(time.Millisecond) // counted, and now in the queue
+	}
+	token.leave()
+	wait.Wait()
+	if !slices.IsSorted(order) || len(order) != n {
+		t.Errorf("served in the order %v", order)
+	}
+}
+
+// TestAGoneCallerIsNotServed: who gives up in the queue, or came too late, costs
+// the token nothing.
+func TestAGoneCallerIsNotServed(t *testing.T) {
+	token, fault, key := faulty(t, func(c *Config) { c.Sessions = 1 })
+	sign(t, token, key)
+	ctx, cancel := context.WithCancel(context.Background())
+	calls := callsOf(t, token, fault, func() {
+		<-token.permits // the only one is out
+		done := make(chan error)
+		go func() {
+			_, err := token.Sign(ctx, key, nil)
+			done <- err
+		}()
+		until(t, "the caller waits", func() bool { return token.waiting.Load() == 1 })
+		cancel()
+		err := <-done
+		wantClass(t, err, ClassBusy)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("the cause is lost: %v", err)
+		}
+		token.permits <- struct{}{}
+		for range 20 { // whichever of the two is seen first
+			_, err := token.Sign(ctx, key, nil)
+			wantClass(t, err, ClassBusy)
+		}
+	})
+	if calls["C_SignInit"] != 0 {
+		t.Errorf("%d signatures for nobody", calls["C_SignInit"])
+	}
+	sign(t, token, key)
+	if n := token.waiting.Load(); n != 0 {
+		t.Errorf("%d callers are still counted", n)
+	}
+}
