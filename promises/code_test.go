@@ -101,10 +101,10 @@ func TestPromiseP4WrongCodeCostsAnAttempt(t *testing.T) {
 		t.Fatalf("missing tx_code: %v %d %s", err, answer.Status, answer.Body)
 	}
 	a.kill("CHANCERYD_PID")
-	eventually(t, "issuing after the restart", func() error {
-		_, err := a.client.Redeem(ctx, residence, code, txCode)
-		return err
-	})
+	a.becomesReady()
+	if _, err := a.client.Redeem(ctx, residence, code, txCode); err != nil {
+		t.Fatalf("the right code after %d wrong ones and a restart: %v", attempts-1, err)
+	}
 
 	code, txCode = offerWithCode()
 	if r := race(a, code, wrong(txCode), 16); len(r.tokens) != 0 || r.refused != 16 {

@@ -22,6 +22,12 @@ import (
 // readyWithin bounds how long the appliance may take to become ready.
 const readyWithin = 60 * time.Second
 
+// A daemon that ended sooner than steady is started again after restartPause.
+const (
+	steady       = time.Second
+	restartPause = 250 * time.Millisecond
+)
+
 // supervise keeps chanceryd running until ctx ends, as systemd's Restart=always
 // would, and keeps .run/env true: process ids change when a daemon is restarted.
 func supervise(ctx context.Context, p place) error {
@@ -36,11 +42,13 @@ func supervise(ctx context.Context, p place) error {
 			return nil
 		}
 		fmt.Fprintf(os.Stderr, "demo: chanceryd ended (%v); starting it again\n", err)
-		if time.Since(started) < time.Second {
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
+		pause := time.Duration(0)
+		if time.Since(started) < steady {
+			pause = restartPause
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
 		}
 	}
 	return nil
