@@ -104,7 +104,10 @@ func AlgorithmFor(public crypto.PublicKey) (Algorithm, error) {
 		}
 		return "", fmt.Errorf("curve %s is not supported: use P-256, P-384 or P-521", key.Curve.Params().Name)
 	case ed25519.PublicKey:
-		return EdDSA, nil
+		if len(key) == ed25519.PublicKeySize {
+			return EdDSA, nil
+		}
+		return "", fmt.Errorf("an Ed25519 key of %d bytes: it has %d", len(key), ed25519.PublicKeySize)
 	}
 	return "", fmt.Errorf("a %T cannot sign credentials: use an EC or Ed25519 key", public)
 }
@@ -119,6 +122,23 @@ type Prepared struct {
 	Algorithm Algorithm
 	TBS       []byte
 	Assemble  func(signature []byte) (string, error)
+}
+
+// NewPrepared returns a credential that lacks only its signature. join puts a
+// signature in its place; it is called once at most, and only with one of the
+// algorithm's length.
+func NewPrepared(format Format, algorithm Algorithm, tbs []byte, join func(signature []byte) (string, error)) *Prepared {
+	used := false
+	return &Prepared{Format: format, Algorithm: algorithm, TBS: tbs, Assemble: func(signature []byte) (string, error) {
+		if used {
+			return "", errors.New("a prepared credential is assembled once")
+		}
+		if len(signature) != algorithm.SignatureSize() {
+			return "", fmt.Errorf("a signature of %d bytes, %s has %d", len(signature), algorithm, algorithm.SignatureSize())
+		}
+		used = true
+		return join(signature)
+	}}
 }
 
 // Statement is what to-be-signed bytes say, as far as a key's profile bounds it.

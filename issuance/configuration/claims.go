@@ -7,7 +7,9 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"chancery/issuance"
 	"chancery/issuance/jws"
 )
 
@@ -30,8 +32,16 @@ func (c *Configuration) CheckClaims(claims json.RawMessage, now time.Time) []Pro
 		return []Problem{*problem}
 	}
 	problems := c.sources.unknown(object, "")
-	_, more := c.convertAll(object, now)
+	values, more := c.convertAll(object, now)
 	problems = append(problems, more...)
+	for _, v := range values {
+		if v.claim.Type != TypeImage {
+			continue
+		}
+		if problem := checkImage(v.value); problem != "" {
+			problems = append(problems, Problem{v.claim.sourceName(), problem})
+		}
+	}
 	sort.SliceStable(problems, func(i, j int) bool { return problems[i].Param < problems[j].Param })
 	return problems
 }
@@ -72,13 +82,23 @@ func (s *source) unknown(object map[string]any, prefix string) []Problem {
 	return problems
 }
 
+// longestName bounds a foreign member's name in an error, in bytes.
+const longestName = 64
+
 // clip bounds a foreign member's name in an error.
 func clip(name string) string {
-	if len(name) > 64 {
-		return name[:64] + "…"
+	if len(name) <= longestName {
+		return name
 	}
-	return name
+	end := longestName
+	for !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end] + "…"
 }
+
+// sourceName is the dotted path in the offer's claims.
+func (c *Claim) sourceName() string { return strings.Join(c.source, ".") }
 
 // converted is one claim's value in the format's own form.
 type converted struct {
@@ -88,43 +108,45 @@ type converted struct {
 
 // convertAll maps, defaults and converts every claim.
 func (c *Configuration) convertAll(object map[string]any, validFrom time.Time) ([]converted, []Problem) {
-	var out []converted
+	out := make([]converted, 0, len(c.Claims))
 	var problems []Problem
 	for i := range c.Claims {
 		claim := &c.Claims[i]
 		if claim.Type == TypeAgeOver {
-			if over, ok := c.ageOver(claim, object, validFrom); ok {
-				out = append(out, converted{claim, over})
+			if flip, ok := claim.flip(object); ok {
+				out = append(out, converted{claim, !validFrom.Before(flip)})
 			}
 			continue
 		}
-		value := fromTOML(claim.Value)
-		if claim.Value == nil {
-			value = lookUp(object, claim.source())
-		}
-		if value == nil && claim.Default != nil {
-			value = fromTOML(claim.Default)
-		}
+		value, problem := claim.fixed, ""
 		if value == nil {
-			if claim.Required {
-				problems = append(problems, Problem{claim.source(), "is missing"})
-			}
-			continue
+			value, problem = claim.from(object, c.Format)
 		}
-		v, problem := claim.convert(value, c.Format)
 		if problem != "" {
-			problems = append(problems, Problem{claim.source(), problem})
-			continue
+			problems = append(problems, Problem{claim.sourceName(), problem})
+		} else if value != nil {
+			out = append(out, converted{claim, value})
 		}
-		out = append(out, converted{claim, v})
 	}
 	return out, problems
 }
 
-// lookUp follows a dotted path; nil when it ends early.
-func lookUp(object map[string]any, path string) any {
+// from converts a claim's value in the offer; nil when it has none and need not.
+func (c *Claim) from(object map[string]any, format issuance.Format) (any, string) {
+	given := lookUp(object, c.source)
+	switch {
+	case given != nil:
+		return c.convert(given, format)
+	case c.Required:
+		return nil, "is missing"
+	}
+	return c.fallback, ""
+}
+
+// lookUp follows a path; nil when it ends early.
+func lookUp(object map[string]any, path []string) any {
 	var value any = object
-	for step := range strings.SplitSeq(path, ".") {
+	for _, step := range path {
 		inner, ok := value.(map[string]any)
 		if !ok {
 			return nil
@@ -134,23 +156,17 @@ func lookUp(object map[string]any, path string) any {
 	return value
 }
 
-// ageOver derives an age attestation for the first day of validity; false when
-// the offer has no birth date.
-func (c *Configuration) ageOver(claim *Claim, object map[string]any, validFrom time.Time) (over, ok bool) {
-	flip, ok := ageFlip(claim, object)
-	return ok && !validFrom.Before(flip), ok
-}
-
-// ageFlip returns the day on which a person becomes Age.
-func ageFlip(claim *Claim, object map[string]any) (time.Time, bool) {
-	text, _ := lookUp(object, claim.From).(string)
-	birth, err := time.Parse("2006-01-02", text)
+// flip returns the day from which on an age attestation is true: on which the
+// person becomes Age. It returns false when the offer has no birth date.
+func (c *Claim) flip(object map[string]any) (time.Time, bool) {
+	text, _ := lookUp(object, c.birth).(string)
+	birth, err := time.Parse(time.DateOnly, text)
 	if err != nil {
 		return time.Time{}, false
 	}
 	// Whoever is born on 29 February becomes a year older on 1 March of a
 	// common year, which is what AddDate gives.
-	return birth.AddDate(claim.Age, 0, 0), true
+	return birth.AddDate(c.Age, 0, 0), true
 }
 
 // nextFlip returns the first day after from on which a derived attestation
@@ -161,7 +177,7 @@ func (c *Configuration) nextFlip(object map[string]any, from time.Time) (time.Ti
 		if c.Claims[i].Type != TypeAgeOver {
 			continue
 		}
-		flip, ok := ageFlip(&c.Claims[i], object)
+		flip, ok := c.Claims[i].flip(object)
 		if ok && flip.After(from) && (next.IsZero() || flip.Before(next)) {
 			next = flip
 		}

@@ -36,10 +36,11 @@ type Material struct {
 
 // Prepare builds a credential from an offer's claims.
 //
-// All times are cut to the day (UTC), so that they do not track the holder
-// (OpenID4VCI 1.0 §15.4.1): validity starts at the day's first second, or with
-// the signer's certificate if that is later, and ends within the certificate's
-// and before the next birthday that an attestation speaks of.
+// All times are cut to the day (UTC), or for less than two days to the hour, so
+// that they do not track the holder (OpenID4VCI 1.0 §15.4.1): validity starts
+// with the day's first second, or with the signer's certificate if that is
+// later, and ends with a day's last, within the certificate's and before the next
+// birthday that an attestation speaks of.
 func (c *Configuration) Prepare(claims json.RawMessage, m Material) (*issuance.Prepared, error) {
 	object, problem := decodeClaims(claims)
 	if problem != nil {
@@ -58,7 +59,7 @@ func (c *Configuration) Prepare(claims json.RawMessage, m Material) (*issuance.P
 		return c.prepareMdoc(values, m, from, until)
 	case issuance.FormatSDJWT:
 		return sdjwt.Prepare(sdjwt.Request{
-			VCT: c.VCT, Issuer: m.Issuer, Claims: nest(values), Disclose: present(c.disclose, values), Decoys: c.Pad, Holder: m.Holder,
+			VCT: c.VCT, Issuer: m.Issuer, Claims: nest(values), Disclose: hidden(values), Decoys: c.Pad, Holder: m.Holder,
 			Chain: m.Chain, KeyID: m.KeyID, Algorithm: m.Algorithm, IssuedAt: from, NotBefore: from, Expires: until,
 		})
 	case issuance.FormatJWTVC:
@@ -78,15 +79,15 @@ func (c *Configuration) Prepare(claims json.RawMessage, m Material) (*issuance.P
 
 // validity returns the first and the last second.
 func (c *Configuration) validity(object map[string]any, m Material) (from, until time.Time, err error) {
-	const day = 24 * time.Hour
-	from = m.Now.UTC().Truncate(day)
+	grain := 24 * time.Hour
+	if c.ValidFor < 2*grain {
+		grain = time.Hour
+	}
+	from = m.Now.UTC().Truncate(grain)
 	if from.Before(m.NotBefore) {
 		from = m.NotBefore.UTC()
 	}
-	until = from.Add(c.ValidFor)
-	if c.ValidFor >= 2*day {
-		until = until.Truncate(day).Add(-time.Second)
-	}
+	until = from.Add(c.ValidFor).Truncate(grain).Add(-time.Second)
 	if !m.NotAfter.IsZero() && until.After(m.NotAfter) {
 		until = m.NotAfter.UTC().Truncate(time.Second)
 	}
@@ -129,22 +130,12 @@ func nest(values []converted) map[string]any {
 	return root
 }
 
-// present keeps the paths of claims that the credential has.
-func present(all []sdjwt.Path, values []converted) []sdjwt.Path {
-	have := make(map[string]bool, len(values))
+// hidden lists the paths that are selectively disclosable in this credential.
+func hidden(values []converted) []sdjwt.Path {
+	var out []sdjwt.Path
 	for _, v := range values {
-		have[fmt.Sprint(v.claim.Path)] = true
-	}
-	out := make([]sdjwt.Path, 0, len(all))
-	for _, path := range all {
-		names := make([]string, 0, len(path))
-		for _, step := range path {
-			if name, ok := step.(string); ok {
-				names = append(names, name)
-			}
-		}
-		if have[fmt.Sprint(names)] {
-			out = append(out, path)
+		if v.claim.hide != nil {
+			out = append(out, v.claim.hide)
 		}
 	}
 	return out

@@ -5,10 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"image"
-	_ "image/jpeg" // portraits are JPEG
+	"image/jpeg"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"chancery/issuance"
@@ -35,7 +35,8 @@ const (
 	TypeInteger Type = "integer"
 	// TypeBoolean is true or false.
 	TypeBoolean Type = "boolean"
-	// TypeImage is a JPEG in base64; in an mdoc its bytes, elsewhere a data URL.
+	// TypeImage is a JPEG of at most 64 KiB and 2048 pixels a side, without
+	// metadata, in base64; in an mdoc its bytes, elsewhere a data URL.
 	TypeImage Type = "image"
 	// TypeCountry is an ISO 3166-1 alpha-2 code.
 	TypeCountry Type = "country"
@@ -107,7 +108,7 @@ func (c *Claim) convert(v any, format issuance.Format) (any, string) {
 	case TypeDateTime:
 		s, _ := v.(string)
 		t, err := time.Parse(time.RFC3339, s)
-		if err != nil {
+		if err != nil || mdoc.CheckTDate(t) != nil {
 			return nil, "must be a date and time as RFC 3339 has it, for instance 2026-01-31T12:00:00Z"
 		}
 		if inMdoc {
@@ -115,7 +116,7 @@ func (c *Claim) convert(v any, format issuance.Format) (any, string) {
 		}
 		return t.UTC().Format("2006-01-02T15:04:05Z"), ""
 	case TypeInteger:
-		return c.convertInteger(v, inMdoc)
+		return c.convertInteger(v)
 	case TypeBoolean:
 		if _, ok := v.(bool); !ok {
 			return nil, "must be true or false"
@@ -139,8 +140,11 @@ func convertText(t Type, v any) (any, string) {
 		return nil, "must be a string that is not empty"
 	}
 	for _, r := range s {
-		if r < 0x20 || r == 0x7f {
+		if unicode.IsControl(r) {
 			return nil, "must hold no control characters"
+		}
+		if r == utf8.RuneError {
+			return nil, "holds U+FFFD, which stands for a character that was lost on the way here: send UTF-8"
 		}
 	}
 	switch t {
@@ -149,7 +153,7 @@ func convertText(t Type, v any) (any, string) {
 			return nil, "must have at most 150 characters"
 		}
 		for _, r := range s {
-			if r > 0xff || r >= 0x80 && r < 0xa0 {
+			if r > 0xff {
 				return nil, "must hold Latin-1 characters alone; a national-character element takes others"
 			}
 		}
@@ -165,7 +169,7 @@ func convertText(t Type, v any) (any, string) {
 	return s, ""
 }
 
-func (c *Claim) convertInteger(v any, inMdoc bool) (any, string) {
+func (c *Claim) convertInteger(v any) (any, string) {
 	number, ok := v.(json.Number)
 	n, err := number.Int64()
 	if !ok || err != nil {
@@ -174,34 +178,76 @@ func (c *Claim) convertInteger(v any, inMdoc bool) (any, string) {
 	if c.Min != nil && n < *c.Min || c.Max != nil && n > *c.Max {
 		return nil, "is out of the configuration's bounds"
 	}
-	if inMdoc {
-		return n, ""
-	}
-	return number, ""
+	return n, ""
 }
 
-// convertImage checks that a portrait is a JPEG that decodes.
+// imagePrefix begins a JPEG's data URL (RFC 2397).
+const imagePrefix = "data:image/jpeg;base64,"
+
+// convertImage takes a JPEG's bytes out of base64, with or without the data
+// URL's prefix. What they show is [checkImage]'s matter.
 func convertImage(v any, inMdoc bool) (any, string) {
 	s, ok := v.(string)
-	s = strings.TrimPrefix(s, "data:image/jpeg;base64,")
-	data, err := base64.StdEncoding.DecodeString(s)
-	if !ok || err != nil {
-		return nil, "must be a JPEG image in base64"
+	s = strings.TrimPrefix(s, imagePrefix)
+	data, err := base64.StdEncoding.Strict().DecodeString(s)
+	if !ok || err != nil || strings.Contains(s, "\r") || strings.Contains(s, "\n") { // line breaks are skipped even when strict
+		return nil, "must be a JPEG image in base64 without line breaks"
 	}
 	if len(data) > maxImageBytes {
 		return nil, fmt.Sprintf("must be an image of at most %d bytes", maxImageBytes)
 	}
-	config, kind, err := image.DecodeConfig(bytes.NewReader(data))
-	if err != nil || kind != "jpeg" {
-		return nil, "must be a JPEG image"
-	}
-	if config.Width > maxImagePixels || config.Height > maxImagePixels {
-		return nil, fmt.Sprintf("must be an image of at most %d pixels a side", maxImagePixels)
-	}
 	if inMdoc {
 		return data, ""
 	}
-	return "data:image/jpeg;base64," + s, ""
+	return imagePrefix + s, ""
+}
+
+// checkImage decodes an image that [convertImage] returned, once, when the offer
+// is made. Metadata is refused: it tells place, time and camera, and where it
+// turns the image, wallets do not agree on whether to.
+func checkImage(v any) string {
+	data, ok := v.([]byte)
+	if !ok {
+		text, _ := v.(string)
+		var err error
+		if data, err = base64.StdEncoding.DecodeString(strings.TrimPrefix(text, imagePrefix)); err != nil {
+			return "must be a JPEG image in base64"
+		}
+	}
+	config, err := jpeg.DecodeConfig(bytes.NewReader(data))
+	if err != nil {
+		return "must be a JPEG image"
+	}
+	if config.Width > maxImagePixels || config.Height > maxImagePixels {
+		return fmt.Sprintf("must be an image of at most %d pixels a side", maxImagePixels)
+	}
+	if _, err := jpeg.Decode(bytes.NewReader(data)); err != nil {
+		return "must be a JPEG image that is whole"
+	}
+	if hasMetadata(data) {
+		return "must hold no Exif, XMP or IPTC metadata: turn the image upright and remove them"
+	}
+	return ""
+}
+
+// hasMetadata looks through the segments before the picture of a JPEG that was
+// decoded for APP1 (Exif, XMP) and APP13 (IPTC).
+func hasMetadata(data []byte) bool {
+	const app1, app13, startOfScan = 0xe1, 0xed, 0xda
+	for at := 2; at+4 <= len(data); {
+		marker := data[at+1]
+		switch {
+		case data[at] != 0xff || marker == startOfScan:
+			return false
+		case marker == 0xff: // a fill byte
+			at++
+			continue
+		case marker == app1 || marker == app13:
+			return true
+		}
+		at += 2 + (int(data[at+2])<<8 | int(data[at+3]))
+	}
+	return false
 }
 
 func (c *Claim) convertList(v any) (any, string) {

@@ -13,7 +13,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/mr-tron/base58"
@@ -69,9 +71,9 @@ func Method(s string) string {
 }
 
 func resolveJWK(encoded string) (crypto.PublicKey, error) {
-	data, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	data, err := jws.Base64URL(encoded)
 	if err != nil {
-		return nil, errors.New("did:jwk: not base64url without padding")
+		return nil, fmt.Errorf("did:jwk: %w", err)
 	}
 	key, err := jws.ParsePublicJWK(data)
 	if err != nil {
@@ -123,7 +125,11 @@ func decompress(curve elliptic.Curve, data []byte) (crypto.PublicKey, error) {
 	if x == nil {
 		return nil, errors.New("did:key: the point is not on the curve")
 	}
-	return &ecdsa.PublicKey{Curve: curve, X: x, Y: y}, nil
+	point := make([]byte, 2*len(data)-1)
+	point[0] = 4
+	x.FillBytes(point[1:len(data)])
+	y.FillBytes(point[len(data):])
+	return ecdsa.ParseUncompressedPublicKey(curve, point)
 }
 
 // JWK returns the did:jwk of a public key and its key's DID URL.
@@ -141,6 +147,9 @@ func Key(public crypto.PublicKey) (id, keyID string, err error) {
 	var data []byte
 	switch key := public.(type) {
 	case ed25519.PublicKey:
+		if len(key) != ed25519.PublicKeySize {
+			return "", "", fmt.Errorf("did:key: an Ed25519 key has %d bytes", ed25519.PublicKeySize)
+		}
 		data = append(binary.AppendUvarint(nil, codeEd25519), key...)
 	case *ecdsa.PublicKey:
 		code := map[elliptic.Curve]uint64{elliptic.P256(): codeP256, elliptic.P384(): codeP384, elliptic.P521(): codeP521}[key.Curve]
@@ -158,17 +167,30 @@ func Key(public crypto.PublicKey) (id, keyID string, err error) {
 	return "did:key:" + value, "did:key:" + value + "#" + value, nil
 }
 
-// Web returns the did:web of an issuer's https URL (did:web §3.1).
+// segment is a path segment that reads the same in a URL and in a DID.
+var segment = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
+
+// Web returns the did:web of an issuer's https URL (did:web §3.1). The host must
+// be a name, not an address, and the path's segments free of characters that
+// would have to be escaped, so that [WebURL] leads back to the same place.
 func Web(issuer string) (string, error) {
 	u, err := url.Parse(issuer)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%q has no did:web: it must be an https URL without query and fragment", issuer)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("%q has no did:web: it must be an https URL of host and path alone", issuer)
 	}
-	id := "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A")
-	for segment := range strings.SplitSeq(strings.Trim(u.Path, "/"), "/") {
-		if segment != "" {
-			id += ":" + url.PathEscape(segment)
+	if net.ParseIP(u.Hostname()) != nil {
+		return "", fmt.Errorf("%q has no did:web: its host must be a name, not an address", issuer)
+	}
+	id := "did:web:" + strings.ReplaceAll(strings.ToLower(u.Host), ":", "%3A")
+	path := strings.Trim(u.EscapedPath(), "/")
+	if path == "" {
+		return id, nil
+	}
+	for s := range strings.SplitSeq(path, "/") {
+		if !segment.MatchString(s) || s == "." || s == ".." {
+			return "", fmt.Errorf("%q has no did:web: its path must consist of letters, digits and . _ ~ - between slashes", issuer)
 		}
+		id += ":" + s
 	}
 	return id, nil
 }
@@ -180,19 +202,19 @@ func WebURL(id string) (string, error) {
 		return "", errors.New("not a did:web")
 	}
 	parts := strings.Split(rest, ":")
-	host, err := url.PathUnescape(parts[0])
-	if err != nil || host == "" || strings.ContainsAny(host, "/?#@") {
+	u, err := url.Parse("https://" + strings.Replace(parts[0], "%3A", ":", 1))
+	if err != nil || u.Hostname() == "" || u.Host != strings.Replace(parts[0], "%3A", ":", 1) {
 		return "", errors.New("did:web: the host is malformed")
 	}
 	if len(parts) == 1 {
-		return "https://" + host + "/.well-known/did.json", nil
+		return u.String() + "/.well-known/did.json", nil
 	}
-	for _, p := range parts[1:] {
-		if p == "" || strings.ContainsAny(p, "/?#") {
+	for _, s := range parts[1:] {
+		if !segment.MatchString(s) || s == "." || s == ".." {
 			return "", errors.New("did:web: the path is malformed")
 		}
 	}
-	return "https://" + host + "/" + strings.Join(parts[1:], "/") + "/did.json", nil
+	return u.String() + "/" + strings.Join(parts[1:], "/") + "/did.json", nil
 }
 
 // WebKey is a verification method of a did:web document.
@@ -213,8 +235,9 @@ func WebKeyID(id string, public crypto.PublicKey) (string, error) {
 }
 
 // WebDocument returns the document of a did:web with its keys as assertion
-// methods.
-func WebDocument(id string, origin string, keys []WebKey) ([]byte, error) {
+// methods. When issuer, an https URL, is not empty, a LinkedDomains service names
+// its origin, without the path (DIF Well Known DID Configuration).
+func WebDocument(id string, issuer string, keys []WebKey) ([]byte, error) {
 	methods, assertions := []any{}, []string{}
 	for _, k := range keys {
 		jwk, err := jws.PublicJWK(k.Public)
@@ -230,7 +253,12 @@ func WebDocument(id string, origin string, keys []WebKey) ([]byte, error) {
 		"verificationMethod": methods,
 		"assertionMethod":    assertions,
 	}
-	if origin != "" {
+	if issuer != "" {
+		u, err := url.Parse(issuer)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("%q has no origin: it must be an https URL", issuer)
+		}
+		origin := "https://" + u.Host
 		document["service"] = []any{map[string]any{"id": id + "#linked-domain", "type": "LinkedDomains", "serviceEndpoint": map[string]any{"origins": []string{origin}}}}
 	}
 	return jws.Marshal(document)

@@ -12,6 +12,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/sha1" // RFC 5280 §4.2.1.2 method 1: an identifier, not a signature
 	"crypto/x509"
@@ -88,8 +89,8 @@ type Plan struct {
 }
 
 // Create makes a certificate for public, signed by signer: the root's own key
-// (parent nil), or the parent's. The signer is a crypto.MessageSigner, so that a token hashes
-// by itself. Nothing is signed that the linter would refuse.
+// (parent nil), or the parent's. A signer that is a crypto.MessageSigner gets the
+// bytes instead of their hash. Nothing is signed that the linter would refuse.
 func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) ([]byte, error) {
 	template, err := plan.template(public)
 	if err != nil {
@@ -104,11 +105,11 @@ func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer
 		return nil, err
 	}
 	template.SignatureAlgorithm = algorithm
-	trial, err := trial(template, parent, public)
+	trial, stand, err := trial(template, parent, public)
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(LintCertificate(trial, plan.Profile, parent)); err != nil {
+	if err := refuse(LintCertificate(trial, plan.Profile, stand)); err != nil {
 		return nil, fmt.Errorf("the certificate would not be right: %w", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuerTemplate, public, signer)
@@ -124,28 +125,41 @@ func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer
 	return der, nil
 }
 
-// trial signs the same template with a throw-away key. For a root the
-// throw-away key stands in for the root's own; below, the issuer's name and key
+// trial signs the same template with a throw-away key, and returns the
+// certificate that would have issued it. For a root the throw-away key stands in
+// for the root's own, and nothing is above it; below, the issuer's name and key
 // identifier are the real ones.
-func trial(template *x509.Certificate, parent *x509.Certificate, public crypto.PublicKey) ([]byte, error) {
-	model := public
+func trial(template *x509.Certificate, parent *x509.Certificate, public crypto.PublicKey) (der []byte, stand *x509.Certificate, err error) {
 	if parent != nil {
-		model = parent.PublicKey
-	}
-	throwAway, err := sameKind(model)
-	if err != nil {
-		return nil, err
-	}
-	if parent == nil {
-		copied := *template
-		if copied.SubjectKeyId, err = KeyIdentifier(throwAway.Public()); err != nil {
-			return nil, err
+		throwAway, stand, err := standIn(parent)
+		if err != nil {
+			return nil, nil, err
 		}
-		return x509.CreateCertificate(rand.Reader, &copied, &copied, throwAway.Public(), throwAway)
+		der, err = x509.CreateCertificate(rand.Reader, template, stand, public, throwAway)
+		return der, stand, err
 	}
-	stand := *parent
+	throwAway, err := sameKind(public)
+	if err != nil {
+		return nil, nil, err
+	}
+	copied := *template
+	if copied.SubjectKeyId, err = KeyIdentifier(throwAway.Public()); err != nil {
+		return nil, nil, err
+	}
+	der, err = x509.CreateCertificate(rand.Reader, &copied, &copied, throwAway.Public(), throwAway)
+	return der, nil, err
+}
+
+// standIn returns a throw-away key, and an issuer's certificate with that key in
+// the place of its own.
+func standIn(issuer *x509.Certificate) (crypto.Signer, *x509.Certificate, error) {
+	throwAway, err := sameKind(issuer.PublicKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	stand := *issuer
 	stand.PublicKey = throwAway.Public()
-	return x509.CreateCertificate(rand.Reader, template, &stand, public, throwAway)
+	return throwAway, &stand, nil
 }
 
 func sameKind(public crypto.PublicKey) (crypto.Signer, error) {
@@ -216,8 +230,15 @@ func KeyIdentifier(public crypto.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha1.Sum(bits)
-	return sum[:], nil
+	return identifier(bits), nil
+}
+
+// identifier hashes with SHA-1 also where only FIPS 140 algorithms are allowed:
+// it names a key, and no security rests on it.
+func identifier(bits []byte) []byte {
+	var sum [sha1.Size]byte
+	fips140.WithoutEnforcement(func() { sum = sha1.Sum(bits) })
+	return sum[:]
 }
 
 func publicKeyBits(spki []byte) ([]byte, error) {
@@ -231,8 +252,8 @@ func publicKeyBits(spki []byte) ([]byte, error) {
 	return info.Bits.RightAlign(), nil
 }
 
-// SerialNumber returns 159 random bits with the lowest never all zero: positive,
-// at most 20 octets, unpredictable.
+// SerialNumber returns a random number of 20 octets whose two highest bits are 01:
+// positive, 158 bits unpredictable.
 func SerialNumber() (*big.Int, error) {
 	for {
 		b := make([]byte, 20)
@@ -337,17 +358,15 @@ func CreateCRL(root *x509.Certificate, signer crypto.Signer, number int64, revok
 		return nil, err
 	}
 	list.SignatureAlgorithm = algorithm
-	throwAway, err := sameKind(root.PublicKey)
+	throwAway, stand, err := standIn(root)
 	if err != nil {
 		return nil, err
 	}
-	stand := *root
-	stand.PublicKey = throwAway.Public()
-	trial, err := x509.CreateRevocationList(rand.Reader, list, &stand, throwAway)
+	trial, err := x509.CreateRevocationList(rand.Reader, list, stand, throwAway)
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(LintCRL(trial, root)); err != nil {
+	if err := refuse(LintCRL(trial, stand)); err != nil {
 		return nil, fmt.Errorf("the CRL would not be right: %w", err)
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, root, signer)
@@ -359,8 +378,8 @@ func CreateCRL(root *x509.Certificate, signer crypto.Signer, number int64, revok
 	if errA != nil || errB != nil || !bytes.Equal(a.RawTBSRevocationList, b.RawTBSRevocationList) {
 		return nil, errors.New("what was signed is not what was linted")
 	}
-	if err := b.CheckSignatureFrom(root); err != nil {
-		return nil, fmt.Errorf("the signed CRL does not verify: %w", err)
+	if err := refuse(LintCRL(der, root)); err != nil {
+		return nil, fmt.Errorf("the signed CRL is not right: %w", err)
 	}
 	return der, nil
 }

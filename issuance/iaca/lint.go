@@ -3,7 +3,8 @@ package iaca
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/sha1"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -12,6 +13,7 @@ import (
 	"net/mail"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -108,10 +110,14 @@ func LintCertificate(der []byte, profile Profile, parent *x509.Certificate) []Fi
 	l.key()
 	l.extensions()
 	l.usage()
+	l.purpose()
 	l.contact()
 	l.points()
+	l.authority()
 	if parent != nil {
 		l.chain()
+	} else if profile == Root {
+		l.signedBy(cert)
 	}
 	return l.findings
 }
@@ -213,22 +219,39 @@ func (l *lint) validity() {
 }
 
 func (l *lint) key() {
-	key, ok := l.cert.PublicKey.(*ecdsa.PublicKey)
-	if !ok {
+	bits, err := publicKeyBits(l.cert.RawSubjectPublicKeyInfo)
+	if err != nil || len(bits) == 0 {
+		l.fault("key.type", annexB, "use P-256, P-384 or P-521", "the public key is malformed")
+		return
+	}
+	switch key := l.cert.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		l.curve(key, bits)
+	case ed25519.PublicKey:
+		if l.profile == Root {
+			l.fault("key.type", annexB+" table B.1", "use P-256, P-384 or P-521", "a root's key cannot be Ed25519")
+			return
+		}
+		l.add(Warning, "key.curve", "what readers support", "P-256 and P-384 work everywhere", "few readers know Ed25519")
+	default:
 		l.fault("key.type", annexB, "use P-256, P-384 or P-521", "the key is a %T", l.cert.PublicKey)
 		return
 	}
-	bits, err := publicKeyBits(l.cert.RawSubjectPublicKeyInfo)
-	if err != nil || len(bits) == 0 || bits[0] != 4 {
-		l.fault("key.point", annexB, "encode the point uncompressed", "the public key is not an uncompressed point")
-		return
-	}
-	if key.Curve.Params().BitSize == 521 {
-		l.add(Warning, "key.curve", "what readers support", "P-256 and P-384 work everywhere", "few readers know P-521")
-	}
-	sum := sha1.Sum(bits)
-	if !bytes.Equal(l.cert.SubjectKeyId, sum[:]) {
+	if !bytes.Equal(l.cert.SubjectKeyId, identifier(bits)) {
 		l.fault("subject-key-identifier", annexB, "use SHA-1 of the public key's bits", "the subjectKeyIdentifier is missing or not the SHA-1 of the key")
+	}
+}
+
+func (l *lint) curve(key *ecdsa.PublicKey, bits []byte) {
+	if bits[0] != 4 {
+		l.fault("key.point", annexB, "encode the point uncompressed", "the public key is not an uncompressed point")
+	}
+	switch key.Curve {
+	case elliptic.P256(), elliptic.P384():
+	case elliptic.P521():
+		l.add(Warning, "key.curve", "what readers support", "P-256 and P-384 work everywhere", "few readers know P-521")
+	default:
+		l.fault("key.curve", annexB, "use P-256, P-384 or P-521", "the curve is %s", key.Curve.Params().Name)
 	}
 }
 
@@ -289,6 +312,11 @@ func (l *lint) usage() {
 	} else if basic != nil {
 		l.fault("basic-constraints.leaf", annexB, "leave it out", "a leaf has no basicConstraints")
 	}
+}
+
+// purpose holds the extended key usage and the names of the purpose against the
+// profile: one key, one purpose.
+func (l *lint) purpose() {
 	e := l.extension(oidExtKeyUsage)
 	switch l.profile {
 	case DocumentSigner:
@@ -300,6 +328,13 @@ func (l *lint) usage() {
 		if e != nil {
 			l.fault("extended-key-usage.root", "what readers accept", "leave it out", "a root with extendedKeyUsage is refused by readers")
 		}
+	default:
+		if slices.ContainsFunc(l.cert.UnknownExtKeyUsage, oidDocumentSigner.Equal) {
+			l.fault("extended-key-usage.purpose", "one key for one purpose", "leave it out", "the certificate would also be a document signer's")
+		}
+	}
+	if l.profile == CredentialSigner && len(l.cert.URIs)+len(l.cert.DNSNames) == 0 {
+		l.add(Warning, "subject-alt-name", "SD-JWT VC up to draft 9", "name the issuer's URL and host: older verifiers compare them with iss", "subjectAltName has no URI and no dNSName")
 	}
 }
 
@@ -329,8 +364,8 @@ func (l *lint) contact() {
 		switch {
 		case n.Class != asn1.ClassContextSpecific:
 		case n.Tag == 1:
-			_, err := mail.ParseAddress(string(n.Bytes))
-			valid = err == nil
+			address, err := mail.ParseAddress(string(n.Bytes))
+			valid = err == nil && address.Address == string(n.Bytes) // without a display name
 		case n.Tag == 6:
 			u, err := url.Parse(string(n.Bytes))
 			valid = err == nil && u.Scheme != ""
@@ -375,19 +410,37 @@ func (l *lint) points() {
 	}
 }
 
+// authority holds the authority key identifier against its form. A root needs
+// none, as half of the roots in the field have none.
+func (l *lint) authority() {
+	e := l.extension(oidAuthorityKeyID)
+	if e == nil {
+		if l.profile != Root {
+			l.fault("authority-key-identifier", annexB, "use the issuer's subjectKeyIdentifier", "authorityKeyIdentifier is missing")
+		}
+		return
+	}
+	var parts []asn1.RawValue
+	if _, err := asn1.Unmarshal(e.Value, &parts); err != nil || len(parts) != 1 || parts[0].Tag != 0 {
+		l.fault("authority-key-identifier.members", annexB, "keep keyIdentifier alone", "authorityKeyIdentifier has other members than keyIdentifier")
+	}
+}
+
+// signedBy verifies the signature with another certificate's key.
+func (l *lint) signedBy(parent *x509.Certificate) {
+	if err := parent.CheckSignature(l.cert.SignatureAlgorithm, l.cert.RawTBSCertificate, l.cert.Signature); err != nil {
+		l.fault("signature", "RFC 5280 §6.1.3", "let the issuer's own key sign", "the signature does not verify with the issuer's key")
+	}
+}
+
 // chain compares a certificate with its issuer's.
 func (l *lint) chain() {
+	l.signedBy(l.parent)
 	if !bytes.Equal(l.cert.RawIssuer, l.parent.RawSubject) {
 		l.fault("issuer.bytes", annexB, "copy the parent's subject bytes", "the issuer is not the parent's subject, byte by byte")
 	}
-	if len(l.cert.AuthorityKeyId) == 0 || !bytes.Equal(l.cert.AuthorityKeyId, l.parent.SubjectKeyId) {
-		l.fault("authority-key-identifier", annexB, "use the parent's subjectKeyIdentifier", "authorityKeyIdentifier is missing or not the parent's subjectKeyIdentifier")
-	}
-	if e := l.extension(oidAuthorityKeyID); e != nil {
-		var parts []asn1.RawValue
-		if _, err := asn1.Unmarshal(e.Value, &parts); err != nil || len(parts) != 1 || parts[0].Tag != 0 {
-			l.fault("authority-key-identifier.members", annexB, "keep keyIdentifier alone", "authorityKeyIdentifier has other members than keyIdentifier")
-		}
+	if len(l.cert.AuthorityKeyId) > 0 && !bytes.Equal(l.cert.AuthorityKeyId, l.parent.SubjectKeyId) {
+		l.fault("authority-key-identifier", annexB, "use the parent's subjectKeyIdentifier", "authorityKeyIdentifier is not the parent's subjectKeyIdentifier")
 	}
 	if l.cert.NotBefore.Before(l.parent.NotBefore) || l.cert.NotAfter.After(l.parent.NotAfter) {
 		l.fault("validity.nested", "what readers enforce", "keep it within the parent's validity", "it is valid outside its issuer's validity")
@@ -441,6 +494,8 @@ func LintCRL(der []byte, root *x509.Certificate) []Finding {
 		}
 		if !bytes.Equal(list.AuthorityKeyId, root.SubjectKeyId) {
 			l.fault("authority-key-identifier", source, "use the root's subjectKeyIdentifier", "authorityKeyIdentifier is not the root's subjectKeyIdentifier")
+		} else if list.CheckSignatureFrom(root) != nil {
+			l.fault("signature", source, "let the root's own key sign", "the signature does not verify with the root's key")
 		}
 	}
 	return l.findings

@@ -5,16 +5,13 @@ package jws
 
 import (
 	"bytes"
-	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
+	"unicode/utf8"
 
 	"chancery/issuance"
 )
@@ -29,6 +26,39 @@ type Header struct {
 	KeyID     string             `json:"kid,omitempty"`
 	// X5C holds DER certificates, leaf first; in JSON they are standard base64.
 	X5C [][]byte `json:"x5c,omitempty"`
+}
+
+// CheckValue refuses a value that would not arrive as it was given: a float,
+// text that is not UTF-8, a type that JSON has no value for. Good are nil, bool,
+// string, json.Number, Go integers, and []any and map[string]any of these.
+func CheckValue(value any) error {
+	switch value := value.(type) {
+	case nil, bool, json.Number, int, int64, uint64:
+		return nil
+	case string:
+		if utf8.ValidString(value) {
+			return nil
+		}
+		return errors.New("a text is not valid UTF-8")
+	case []any:
+		for _, element := range value {
+			if err := CheckValue(element); err != nil {
+				return err
+			}
+		}
+		return nil
+	case map[string]any:
+		for name, member := range value {
+			if !utf8.ValidString(name) {
+				return errors.New("a member's name is not valid UTF-8")
+			}
+			if err := CheckValue(member); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("a %T is no JSON value here: give numbers as json.Number or integers", value)
 }
 
 // Input returns BASE64URL(header) "." BASE64URL(payload); payload is marshalled
@@ -67,9 +97,24 @@ func Marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Parse reads a signing input back: strict base64url, a header with no members
-// but those of [Header], a payload that is one JSON object without duplicate
-// members at any depth.
+var errBase64URL = errors.New("not base64url without padding")
+
+// Base64URL decodes base64url without padding, which has one text for each
+// value: no stray bits at the end, and no line breaks, which encoding/base64
+// skips even when it is strict (RFC 7515 §2).
+func Base64URL(text string) ([]byte, error) {
+	if strings.Contains(text, "\r") || strings.Contains(text, "\n") {
+		return nil, errBase64URL
+	}
+	data, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return nil, errBase64URL
+	}
+	return data, nil
+}
+
+// Parse reads a signing input back: strict base64url, a header that is the one
+// encoding of a [Header], a payload that [Object] reads.
 func Parse(input []byte) (Header, map[string]any, error) {
 	if len(input) > maxInput {
 		return Header{}, nil, fmt.Errorf("%d bytes are more than is signed", len(input))
@@ -78,27 +123,22 @@ func Parse(input []byte) (Header, map[string]any, error) {
 	if !ok || strings.Contains(p, ".") {
 		return Header{}, nil, errors.New("not a signing input of header and payload")
 	}
-	b64 := base64.RawURLEncoding.Strict()
-	header, err := b64.DecodeString(h)
+	header, err := Base64URL(h)
 	if err != nil {
-		return Header{}, nil, errors.New("the header is not base64url without padding")
+		return Header{}, nil, fmt.Errorf("the header is %w", err)
 	}
-	payload, err := b64.DecodeString(p)
+	payload, err := Base64URL(p)
 	if err != nil {
-		return Header{}, nil, errors.New("the payload is not base64url without padding")
+		return Header{}, nil, fmt.Errorf("the payload is %w", err)
 	}
 	var out Header
-	if _, err := Object(header); err != nil {
-		return Header{}, nil, fmt.Errorf("header: %w", err)
+	if err := json.Unmarshal(header, &out); err != nil {
+		return Header{}, nil, errors.New("header: not a JSON object with alg, typ, kid and x5c")
 	}
-	decoder := json.NewDecoder(bytes.NewReader(header))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&out); err != nil {
-		return Header{}, nil, fmt.Errorf("header: %w", err)
-	}
-	// encoding/json matches names in any case; what is signed has one spelling.
+	// encoding/json takes names in any case, unknown ones and any twice; what is
+	// signed has one spelling.
 	if again, err := Marshal(out); err != nil || !bytes.Equal(again, header) {
-		return Header{}, nil, errors.New("header: not as this program writes it")
+		return Header{}, nil, errors.New("header: not alg, typ, kid and x5c alone, as this program writes them")
 	}
 	claims, err := Object(payload)
 	if err != nil {
@@ -107,113 +147,17 @@ func Parse(input []byte) (Header, map[string]any, error) {
 	return out, claims, nil
 }
 
-// maxDepth bounds nesting.
-const maxDepth = 32
+// lastSecond is the end of the year 9999, beyond which RFC 3339 has no dates.
+const lastSecond = 253402300799
 
-// Object decodes one JSON object strictly: no duplicate members, nothing after
-// it, bounded nesting. Numbers are json.Number.
-func Object(data []byte) (map[string]any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	value, err := strictValue(decoder, 0)
-	if err != nil {
-		return nil, err
+// NumericDate returns a time as a claim (RFC 7519 §2), cut to whole seconds. It
+// refuses what [Date] would not read: times before 1970 and after 9999.
+func NumericDate(t time.Time) (int64, error) {
+	seconds := t.Unix()
+	if seconds < 0 || seconds > lastSecond {
+		return 0, errors.New("a date must be within the years 1970 to 9999")
 	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("not a JSON object")
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the JSON object")
-	}
-	return object, nil
-}
-
-func strictValue(decoder *json.Decoder, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, errors.New("JSON is nested too deep")
-	}
-	token, err := decoder.Token()
-	if err != nil {
-		return nil, errors.New("not valid JSON")
-	}
-	switch token {
-	case json.Delim('{'):
-		object := map[string]any{}
-		for decoder.More() {
-			name, err := decoder.Token()
-			if err != nil {
-				return nil, errors.New("not valid JSON")
-			}
-			key, _ := name.(string)
-			if _, twice := object[key]; twice {
-				return nil, errors.New("a JSON member is there twice")
-			}
-			if object[key], err = strictValue(decoder, depth+1); err != nil {
-				return nil, err
-			}
-		}
-		_, err := decoder.Token()
-		return object, jsonError(err)
-	case json.Delim('['):
-		array := []any{}
-		for decoder.More() {
-			value, err := strictValue(decoder, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			array = append(array, value)
-		}
-		_, err := decoder.Token()
-		return array, jsonError(err)
-	}
-	return token, nil
-}
-
-func jsonError(err error) error {
-	if err != nil {
-		return errors.New("not valid JSON")
-	}
-	return nil
-}
-
-// PublicJWK returns a public key as a JWK with nothing but its key members.
-func PublicJWK(public crypto.PublicKey) (json.RawMessage, error) {
-	if _, err := issuance.AlgorithmFor(public); err != nil {
-		return nil, err
-	}
-	return jose.JSONWebKey{Key: public}.MarshalJSON()
-}
-
-// ParsePublicJWK reads a JWK that must be public, valid and of a kind that the
-// appliance knows; alg, use and kid may stand in it and are ignored.
-func ParsePublicJWK(data []byte) (crypto.PublicKey, error) {
-	object, err := Object(data)
-	if err != nil {
-		return nil, fmt.Errorf("JWK: %w", err)
-	}
-	for _, private := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
-		if _, has := object[private]; has {
-			return nil, errors.New("JWK: it holds a private key")
-		}
-	}
-	var key jose.JSONWebKey
-	if err := key.UnmarshalJSON(data); err != nil || !key.Valid() || !key.IsPublic() {
-		return nil, errors.New("JWK: not a valid public key")
-	}
-	if _, err := issuance.AlgorithmFor(key.Key); err != nil {
-		return nil, fmt.Errorf("JWK: %w", err)
-	}
-	return key.Key, nil
-}
-
-// Thumbprint returns a key's RFC 7638 thumbprint, SHA-256, base64url.
-func Thumbprint(public crypto.PublicKey) (string, error) {
-	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
-	if err != nil {
-		return "", err
-	}
-	return base64.RawURLEncoding.EncodeToString(sum), nil
+	return seconds, nil
 }
 
 // Date reads a NumericDate claim (RFC 7519 §2) in whole seconds; zero time when
@@ -228,7 +172,7 @@ func Date(claims map[string]any, name string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%s is not a number", name)
 	}
 	seconds, err := number.Int64()
-	if err != nil || seconds < 0 || seconds > 253402300799 {
+	if err != nil || seconds < 0 || seconds > lastSecond {
 		return time.Time{}, fmt.Errorf("%s is not a date in whole seconds", name)
 	}
 	return time.Unix(seconds, 0).UTC(), nil

@@ -6,8 +6,10 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"chancery/issuance"
 	"chancery/issuance/jws"
@@ -29,7 +31,7 @@ type Request struct {
 	Types []string
 	// Contexts follow the base context.
 	Contexts []string
-	// Subject holds the claims; the map is not changed.
+	// Subject holds the claims, JSON values; the map is not changed.
 	Subject map[string]any
 	// SubjectID is the holder's DID without fragment; it becomes sub and
 	// credentialSubject.id. Empty means no subject identifier.
@@ -47,7 +49,8 @@ type Request struct {
 // VCDM maps to JWT claims stand in both places with the same value, because
 // verifiers differ in which they read.
 func Prepare(r Request) (*issuance.Prepared, error) {
-	if err := r.check(); err != nil {
+	from, until, err := r.check()
+	if err != nil {
 		return nil, err
 	}
 	subject := make(map[string]any, len(r.Subject)+1)
@@ -58,7 +61,7 @@ func Prepare(r Request) (*issuance.Prepared, error) {
 		subject["id"] = r.SubjectID
 	}
 	payload := map[string]any{
-		"iss": r.Issuer, "jti": r.ID, "nbf": r.ValidFrom.Unix(), "exp": r.ValidUntil.Unix(),
+		"iss": r.Issuer, "jti": r.ID, "nbf": from, "exp": until,
 		"vc": map[string]any{
 			"@context": append([]string{baseContext}, r.Contexts...), "type": append([]string{baseType}, r.Types...),
 			"id": r.ID, "issuer": r.Issuer, "issuanceDate": dateTime(r.ValidFrom), "expirationDate": dateTime(r.ValidUntil),
@@ -69,117 +72,194 @@ func Prepare(r Request) (*issuance.Prepared, error) {
 		payload["sub"] = r.SubjectID
 	}
 	if r.Holder != nil {
-		jwk, err := jws.PublicJWK(r.Holder)
-		if err != nil {
-			return nil, fmt.Errorf("the holder's key: %w", err)
+		if payload["cnf"], err = jws.Confirmation(r.Holder); err != nil {
+			return nil, err
 		}
-		payload["cnf"] = map[string]any{"jwk": jwk}
 	}
 	tbs, err := jws.Input(jws.Header{Algorithm: r.Algorithm, Type: "JWT", KeyID: r.KeyID}, payload)
 	if err != nil {
 		return nil, errors.New("the claims cannot be encoded as JSON")
 	}
-	used := false
-	assemble := func(signature []byte) (string, error) {
-		if used || len(signature) != r.Algorithm.SignatureSize() {
-			return "", errors.New("a prepared credential is assembled once, with a signature of the algorithm's length")
-		}
-		used = true
+	return issuance.NewPrepared(issuance.FormatJWTVC, r.Algorithm, tbs, func(signature []byte) (string, error) {
 		return jws.Join(tbs, signature), nil
-	}
-	return &issuance.Prepared{Format: issuance.FormatJWTVC, Algorithm: r.Algorithm, TBS: tbs, Assemble: assemble}, nil
+	}), nil
 }
 
-func (r Request) check() error {
+// check refuses what [ParseTBS] would refuse, and returns nbf and exp.
+func (r Request) check() (from, until int64, err error) {
+	_, given := r.Subject["id"]
 	switch {
-	case r.ID == "" || !strings.Contains(r.ID, ":"):
-		return errors.New("a credential needs an id that is a URI")
-	case !strings.HasPrefix(r.Issuer, "did:") || !strings.HasPrefix(r.KeyID, r.Issuer+"#"):
-		return errors.New("the issuer is a DID and the key id a DID URL of it")
-	case len(r.Types) == 0:
-		return errors.New("a credential needs a type of its own")
+	case !strings.Contains(r.ID, ":"):
+		return 0, 0, errors.New("a credential needs an id that is a URI")
+	case !strings.HasPrefix(r.Issuer, "did:") || strings.Contains(r.Issuer, "#") || !keyOf(r.KeyID, r.Issuer):
+		return 0, 0, errors.New("the issuer is a DID and the key id a DID URL of it")
+	case len(r.Types) == 0 || slices.Contains(r.Types, "") || slices.Contains(r.Types, baseType):
+		return 0, 0, errors.New("a credential needs types of its own, beside VerifiableCredential")
+	case slices.Contains(r.Contexts, "") || slices.Contains(r.Contexts, baseContext):
+		return 0, 0, errors.New("contexts are URIs; the base context comes by itself")
+	case r.SubjectID != "" && (!strings.HasPrefix(r.SubjectID, "did:") || strings.Contains(r.SubjectID, "#")):
+		return 0, 0, errors.New("the subject's identifier is a DID without fragment")
+	case given:
+		return 0, 0, errors.New("claim \"id\" is the holder's identifier and cannot be given")
 	case r.Algorithm.SignatureSize() == 0:
-		return fmt.Errorf("algorithm %q cannot sign a JWT", r.Algorithm)
-	case !r.ValidUntil.After(r.ValidFrom):
-		return errors.New("the end of validity must be after its start")
-	case r.Subject["id"] != nil:
-		return errors.New("claim \"id\" is the holder's identifier and cannot be given")
+		return 0, 0, fmt.Errorf("algorithm %q cannot sign a JWT", r.Algorithm)
 	}
-	return nil
+	for _, text := range slices.Concat([]string{r.ID, r.Issuer, r.KeyID, r.SubjectID}, r.Types, r.Contexts) {
+		if !utf8.ValidString(text) {
+			return 0, 0, errors.New("identifiers, types and contexts are valid UTF-8")
+		}
+	}
+	if err := jws.CheckValue(r.Subject); err != nil {
+		return 0, 0, fmt.Errorf("subject: %w", err)
+	}
+	if from, err = jws.NumericDate(r.ValidFrom); err != nil {
+		return 0, 0, err
+	}
+	if until, err = jws.NumericDate(r.ValidUntil); err != nil {
+		return 0, 0, err
+	}
+	if until <= from {
+		return 0, 0, errors.New("the end of validity must be after its start")
+	}
+	return from, until, nil
+}
+
+// keyOf tells whether a key id is a DID URL with a fragment, of that DID.
+func keyOf(keyID, issuer string) bool {
+	fragment, ok := strings.CutPrefix(keyID, issuer+"#")
+	return ok && fragment != ""
 }
 
 func dateTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
-// ParseTBS reads a signing input back and demands that what stands twice is the
-// same (VCDM 1.1 §6.3.1).
+// members are what a payload and its vc may hold; whatever else stands there
+// would be signed without anybody having looked at it.
+var (
+	payloadMembers = []string{"iss", "jti", "nbf", "exp", "sub", "cnf", "vc"}
+	vcMembers      = []string{"@context", "type", "id", "issuer", "issuanceDate", "expirationDate", "credentialSubject"}
+)
+
+// ParseTBS reads a signing input back: the header and the members that
+// [Prepare] writes and no others, and the same value in what stands twice
+// (VCDM 1.1 §6.3.1).
 func ParseTBS(tbs []byte) (issuance.Statement, error) {
 	header, claims, err := jws.Parse(tbs)
 	if err != nil {
 		return issuance.Statement{}, err
 	}
-	if header.Type != "JWT" || header.Algorithm.SignatureSize() == 0 || header.KeyID == "" || header.X5C != nil {
-		return issuance.Statement{}, errors.New("header: typ must be JWT, alg known, kid there and x5c not")
+	if header.Type != "JWT" || header.Algorithm.SignatureSize() == 0 || header.X5C != nil {
+		return issuance.Statement{}, errors.New("header: typ must be JWT, alg known, and x5c not there")
 	}
 	s := issuance.Statement{Format: issuance.FormatJWTVC, Algorithm: header.Algorithm, KeyID: header.KeyID}
 	if s.Issuer, err = jws.String(claims, "iss"); err != nil {
 		return issuance.Statement{}, err
 	}
-	if s.ValidFrom, err = jws.Date(claims, "nbf"); err != nil {
+	if !keyOf(s.KeyID, s.Issuer) {
+		return issuance.Statement{}, errors.New("header: kid must be a DID URL of iss")
+	}
+	if err := times(claims, &s); err != nil {
 		return issuance.Statement{}, err
 	}
-	if s.ValidUntil, err = jws.Date(claims, "exp"); err != nil {
-		return issuance.Statement{}, err
-	}
-	if s.ValidFrom.IsZero() || !s.ValidUntil.After(s.ValidFrom) {
-		return issuance.Statement{}, errors.New("nbf and exp are required, in this order")
-	}
-	s.Signed = s.ValidFrom
 	vc, ok := claims["vc"].(map[string]any)
 	if !ok {
-		return issuance.Statement{}, errors.New("vc is missing")
+		return issuance.Statement{}, errors.New("vc is missing or not an object")
+	}
+	if err := onlyMembers(claims, payloadMembers, "the payload"); err != nil {
+		return issuance.Statement{}, err
+	}
+	if err := onlyMembers(vc, vcMembers, "vc"); err != nil {
+		return issuance.Statement{}, err
 	}
 	if s.Types, err = types(vc); err != nil {
 		return issuance.Statement{}, err
 	}
-	subject, ok := vc["credentialSubject"].(map[string]any)
-	if !ok {
-		return issuance.Statement{}, errors.New("vc.credentialSubject is not an object")
+	if err := sameTwice(claims, vc, s); err != nil {
+		return issuance.Statement{}, err
 	}
-	for _, pair := range []struct {
-		name  string
-		a, b  any
-		value bool
-	}{
-		{"iss and vc.issuer", claims["iss"], vc["issuer"], true},
-		{"jti and vc.id", claims["jti"], vc["id"], true},
-		{"nbf and vc.issuanceDate", dateTime(s.ValidFrom), vc["issuanceDate"], true},
-		{"exp and vc.expirationDate", dateTime(s.ValidUntil), vc["expirationDate"], true},
-		{"sub and vc.credentialSubject.id", claims["sub"], subject["id"], false},
-	} {
-		if pair.a != pair.b || (pair.value && pair.a == nil) {
-			return issuance.Statement{}, fmt.Errorf("%s differ", pair.name)
-		}
+	if err := jws.CheckConfirmation(claims); err != nil {
+		return issuance.Statement{}, err
 	}
 	return s, nil
 }
 
+func times(claims map[string]any, s *issuance.Statement) (err error) {
+	if s.ValidFrom, err = jws.Date(claims, "nbf"); err != nil {
+		return err
+	}
+	if s.ValidUntil, err = jws.Date(claims, "exp"); err != nil {
+		return err
+	}
+	if s.ValidFrom.IsZero() || !s.ValidUntil.After(s.ValidFrom) {
+		return errors.New("nbf and exp are required, in this order")
+	}
+	s.Signed = s.ValidFrom
+	return nil
+}
+
+func onlyMembers(object map[string]any, allowed []string, what string) error {
+	for name := range object {
+		if !slices.Contains(allowed, name) {
+			return fmt.Errorf("%s holds a member beside %s", what, strings.Join(allowed, ", "))
+		}
+	}
+	return nil
+}
+
+// sameTwice compares what stands both in the payload and in the credential.
+// Each is a string, or for a subject without identifier absent in both.
+func sameTwice(claims, vc map[string]any, s issuance.Statement) error {
+	subject, ok := vc["credentialSubject"].(map[string]any)
+	if !ok {
+		return errors.New("vc.credentialSubject is not an object")
+	}
+	id, err := jws.String(claims, "jti")
+	if err != nil {
+		return err
+	}
+	for _, pair := range []struct{ member, want string }{
+		{"issuer", s.Issuer}, {"id", id}, {"issuanceDate", dateTime(s.ValidFrom)}, {"expirationDate", dateTime(s.ValidUntil)},
+	} {
+		if vc[pair.member] != pair.want {
+			return fmt.Errorf("vc.%s differs from the payload's claim of the same meaning", pair.member)
+		}
+	}
+	_, inPayload := claims["sub"]
+	_, inSubject := subject["id"]
+	if !inPayload && !inSubject {
+		return nil
+	}
+	holder, err := jws.String(claims, "sub")
+	if err != nil {
+		return err
+	}
+	if subject["id"] != holder {
+		return errors.New("sub and vc.credentialSubject.id differ")
+	}
+	return nil
+}
+
 // types returns the credential's own types.
 func types(vc map[string]any) ([]string, error) {
-	contexts, _ := vc["@context"].([]any)
-	if len(contexts) == 0 || contexts[0] != baseContext {
-		return nil, errors.New("vc.@context does not begin with the base context")
+	contexts, err := texts(vc["@context"])
+	if err != nil || contexts[0] != baseContext {
+		return nil, errors.New("vc.@context must be a list of URIs that begins with the base context")
 	}
-	list, _ := vc["type"].([]any)
-	if len(list) < 2 || list[0] != baseType {
-		return nil, errors.New("vc.type must be VerifiableCredential and a type of its own")
+	list, err := texts(vc["type"])
+	if err != nil || len(list) < 2 || list[0] != baseType || slices.Contains(list[1:], baseType) {
+		return nil, errors.New("vc.type must be VerifiableCredential and types of its own")
 	}
-	var own []string
-	for _, t := range list[1:] {
-		name, ok := t.(string)
-		if !ok || name == "" || name == baseType {
-			return nil, errors.New("vc.type holds something that is no type")
-		}
-		own = append(own, name)
+	return list[1:], nil
+}
+
+// texts reads a list of strings; neither it nor one of them may be empty.
+func texts(value any) ([]string, error) {
+	list, _ := value.([]any)
+	out := make([]string, len(list))
+	for i, element := range list {
+		out[i], _ = element.(string)
 	}
-	return own, nil
+	if len(out) == 0 || slices.Contains(out, "") {
+		return nil, errors.New("not a list of strings")
+	}
+	return out, nil
 }
