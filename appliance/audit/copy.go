@@ -1,13 +1,16 @@
 package audit
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,21 +22,44 @@ import (
 // is opened as immutable, with one both are copied into a private folder first
 // and the log is moved in there.
 type copied struct {
-	file []byte // mapped, not read: a log may be larger than the memory
-	db   *sql.DB
-	dir  string // the private folder, or ""
+	path  string
+	state state
+	file  []byte // mapped, not read: a log may be larger than the memory
+	db    *sql.DB
+	dir   string // the private folder, or ""
 	// problems are what the write-ahead log showed.
 	problems []string
 }
 
+// state tells whether a file and its write-ahead log changed in between.
+type state [2]struct {
+	size     int64
+	modified time.Time
+}
+
+func stateOf(path string) (s state, err error) {
+	for i, name := range []string{path, path + "-wal"} {
+		info, err := os.Stat(name)
+		if i == 1 && errors.Is(err, fs.ErrNotExist) {
+			return s, nil
+		}
+		if err != nil {
+			return s, err
+		}
+		if !info.Mode().IsRegular() {
+			return s, fmt.Errorf("%s is not a regular file", name)
+		}
+		s[i].size, s[i].modified = info.Size(), info.ModTime()
+	}
+	return s, nil
+}
+
 // openCopy opens the file at path, or signer.db in the folder at path.
 func openCopy(path string) (*copied, error) {
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if info.IsDir() {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, "signer.db")
 	}
-	c := &copied{}
+	c := &copied{path: path}
 	if err := c.open(path); err != nil {
 		c.close()
 		return nil, err
@@ -42,30 +68,32 @@ func openCopy(path string) (*copied, error) {
 }
 
 func (c *copied) open(path string) error {
-	if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
+	var err error
+	if c.state, err = stateOf(path); err != nil {
+		return err
+	}
+	if c.state[1].size > 0 {
 		if path, err = c.moveIn(path); err != nil {
 			return err
 		}
 	}
-	var err error
 	if c.file, err = mapFile(path); err != nil {
 		return err
 	}
-	c.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: absolute(path)}).EscapedPath()+
-		"?mode=ro&immutable=1&_pragma=cell_size_check(1)&_pragma=trusted_schema(0)&_pragma=query_only(1)")
+	c.db, err = sql.Open("sqlite", source(path, "mode=ro&immutable=1&_pragma=cell_size_check(1)&_pragma=trusted_schema(0)&_pragma=query_only(1)"))
 	return err
 }
 
-// absolute keeps a relative path that begins with "//" or holds a colon from
-// being read as something else in a URL.
-func absolute(path string) string {
+// source builds SQLite's name of a file. The path is made absolute, lest one
+// that begins with "//" or holds a colon be read as something else.
+func source(path, parameters string) string {
 	if whole, err := filepath.Abs(path); err == nil {
-		return whole
+		path = whole
 	}
-	return path
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + parameters
 }
 
-// mapFile maps a file into memory for reading.
+// mapFile maps a file into memory for reading; nil for an empty one.
 func mapFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -73,16 +101,18 @@ func mapFile(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil {
+	if err != nil || info.Size() == 0 {
 		return nil, err
 	}
-	if info.Size() == 0 {
-		return nil, nil
-	}
-	if info.Size() != int64(int(info.Size())) || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file that can be mapped into memory", path)
-	}
 	return unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+}
+
+// unmap takes back what mapFile gave.
+func unmap(data []byte) error {
+	if data == nil {
+		return nil
+	}
+	return unix.Munmap(data)
 }
 
 // moveIn copies the file and its write-ahead log into a private folder, moves
@@ -98,13 +128,24 @@ func (c *copied) moveIn(path string) (string, error) {
 			return "", err
 		}
 	}
+	if err := c.unchanged(); err != nil {
+		return "", err
+	}
 	wal, err := mapFile(private + "-wal")
 	if err != nil {
 		return "", err
 	}
-	walkWAL(wal, func(format string, args ...any) { c.problems = append(c.problems, fmt.Sprintf(format, args...)) })
-	unix.Munmap(wal)
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: absolute(private)}).EscapedPath()+"?mode=rw&_pragma=trusted_schema(0)")
+	changed, torn := walkWAL(wal)
+	if changed != nil {
+		c.problems = append(c.problems, changed.Error())
+	}
+	if torn != nil {
+		c.problems = append(c.problems, torn.Error()+". If the signer stopped while it wrote, start it and take a new copy; if not, the copy was cut or changed")
+	}
+	if err := unmap(wal); err != nil {
+		return "", err
+	}
+	db, err := sql.Open("sqlite", source(private, "mode=rw&_pragma=trusted_schema(0)"))
 	if err != nil {
 		return "", err
 	}
@@ -113,6 +154,16 @@ func (c *copied) moveIn(path string) (string, error) {
 		c.problems = append(c.problems, fmt.Sprintf("the write-ahead log cannot be moved into the file: %v", err))
 	}
 	return private, nil
+}
+
+// unchanged refuses files that are in use: what was read of them at different
+// times need not fit together.
+func (c *copied) unchanged() error {
+	now, err := stateOf(c.path)
+	if err == nil && now != c.state {
+		err = fmt.Errorf("%s changes while it is read: take a copy of it first, for instance with sqlite3 %s \".backup copy.db\"", c.path, c.path)
+	}
+	return err
 }
 
 func copyFile(from, to string) error {
@@ -133,45 +184,54 @@ func (c *copied) close() {
 	if c.db != nil {
 		c.db.Close()
 	}
-	if c.file != nil {
-		unix.Munmap(c.file)
-	}
+	unmap(c.file)
 	if c.dir != "" {
 		os.RemoveAll(c.dir)
 	}
 }
 
-// eachEntry reads the entries in order, from a file whose tables are those of
-// an audit log.
-func (c *copied) eachEntry(each func(index int64, leaf []byte) error) error {
-	if err := c.sameSchema(); err != nil {
-		return err
-	}
-	rows, err := c.db.Query("SELECT id, leaf FROM entries ORDER BY id")
+// queryRows runs a query without arguments and calls each for every row, with a
+// function that scans it.
+type queryRows func(query string, each func(scan func(into ...any) error) error) error
+
+// rows is the copy's [queryRows].
+func (c *copied) rows(query string, each func(scan func(into ...any) error) error) error {
+	rows, err := c.db.QueryContext(context.Background(), query)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var id int64
-		var leaf []byte
-		if err := rows.Scan(&id, &leaf); err != nil {
-			return err
-		}
-		if err := each(id-1, leaf); err != nil {
+		if err := each(rows.Scan); err != nil {
 			return err
 		}
 	}
 	return rows.Err()
 }
 
+// eachEntry reads the entries in order, from a file whose tables are those of
+// an audit log. leaf must not be kept.
+func (c *copied) eachEntry(each func(index int64, leaf []byte) error) error {
+	if err := sameSchema(c.rows); err != nil {
+		return err
+	}
+	return c.rows("SELECT id, leaf FROM entries ORDER BY id", func(scan func(...any) error) error {
+		var id int64
+		var leaf sql.RawBytes
+		if err := scan(&id, &leaf); err != nil {
+			return err
+		}
+		return each(id-1, leaf)
+	})
+}
+
 // newestCheckpoint returns the newest checkpoint stored in the copy.
 func (c *copied) newestCheckpoint() ([]byte, error) {
-	if err := c.sameSchema(); err != nil {
+	if err := sameSchema(c.rows); err != nil {
 		return nil, err
 	}
 	var data []byte
-	err := c.db.QueryRow("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").Scan(&data)
+	err := c.db.QueryRow("SELECT note FROM checkpoints ORDER BY slot DESC LIMIT 1").Scan(&data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errors.New("the log has no checkpoint yet: take a copy after the signer's next one")
 	}
@@ -186,11 +246,26 @@ func Export(path string, w io.Writer) error {
 		return err
 	}
 	defer c.close()
-	return c.eachEntry(func(_ int64, leaf []byte) error {
+	if err := c.eachEntry(func(_ int64, leaf []byte) error {
 		if _, err := w.Write(leaf); err != nil {
 			return err
 		}
 		_, err := w.Write([]byte{'\n'})
 		return err
-	})
+	}); err != nil {
+		return err
+	}
+	return c.unchanged()
+}
+
+// NewestCheckpoint returns the newest signed checkpoint in a copy, to be kept
+// elsewhere. It checks nothing.
+func NewestCheckpoint(path string) ([]byte, error) {
+	c, err := openCopy(path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	signed, err := c.newestCheckpoint()
+	return signed, errors.Join(err, c.unchanged())
 }

@@ -129,20 +129,21 @@ func (e Entry) check() error {
 // written: unknown or doubled members, another order, white space, further
 // lines, a missing time or kind. So two readers cannot read one leaf differently.
 func ParseEntry(leaf []byte) (Entry, error) {
-	var e Entry
 	if len(leaf) > MaxLeaf || bytes.IndexByte(leaf, '\n') >= 0 || !utf8.Valid(leaf) {
-		return e, errors.New("not one line of UTF-8 within the limit")
+		return Entry{}, errors.New("an entry is one line of UTF-8")
 	}
-	decoder := json.NewDecoder(bytes.NewReader(leaf))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&e); err != nil {
-		return Entry{}, err
+	e, ok := parsePlain(leaf)
+	if !ok {
+		e = Entry{}
+		if err := json.Unmarshal(leaf, &e); err != nil {
+			return Entry{}, err
+		}
+		if again, err := e.encode(); err != nil || !bytes.Equal(again, leaf) {
+			return Entry{}, errors.New("not in the one form in which entries are written")
+		}
 	}
 	if err := e.check(); err != nil {
 		return Entry{}, err
-	}
-	if again, err := e.encode(); err != nil || !bytes.Equal(again, leaf) {
-		return Entry{}, errors.New("not in the one form in which entries are written")
 	}
 	return e, nil
 }

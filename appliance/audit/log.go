@@ -1,24 +1,22 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
-	"golang.org/x/sys/unix"
 
 	"chancery/appliance/database"
 )
 
-// schema is signer.db. meta repeats what the file's header says, so that the
-// offline verifier can tell when the header was changed.
+// schema is signer.db. checkpoints keeps one row for each stretch of entries,
+// which is overwritten in place: a deletion would leave stale bytes on the page
+// that the verifier could account for to nothing.
 var schema = database.Schema{ApplicationID: 0x43484c47, Migrations: []string{`
 CREATE TABLE entries (
 	id   INTEGER PRIMARY KEY, -- the entry's index in the tree plus one
@@ -26,16 +24,20 @@ CREATE TABLE entries (
 	hash BLOB NOT NULL        -- RFC 6962 leaf hash
 ) STRICT;
 CREATE TABLE checkpoints (
-	size INTEGER PRIMARY KEY, -- how many entries it covers
+	slot INTEGER PRIMARY KEY, -- size divided by 4096
+	size INTEGER NOT NULL,    -- how many entries it covers
 	note BLOB NOT NULL        -- C2SP signed note
 ) STRICT;
 CREATE TABLE meta (
 	id     INTEGER PRIMARY KEY CHECK (id = 1),
-	origin TEXT NOT NULL,
-	cookie INTEGER NOT NULL,  -- the header's schema cookie
-	writer INTEGER NOT NULL   -- the SQLite version that wrote the file
+	origin TEXT NOT NULL,     -- as the first entry has it
+	writer INTEGER NOT NULL   -- the SQLite version that wrote the first page
 ) STRICT;
 `}}
+
+// checkpointSpacing is how far apart, in entries, old checkpoints are kept: of
+// each stretch of this length the newest, and so always the newest of all.
+const checkpointSpacing = 4096
 
 // Errors that callers tell apart.
 var (
@@ -63,6 +65,7 @@ type Log struct {
 	done     chan struct{}
 	once     sync.Once
 
+	signing sync.Mutex // held while a checkpoint is made
 	mu      sync.Mutex // guards what follows
 	tree    tree
 	covered int64 // size under the newest checkpoint
@@ -77,181 +80,42 @@ type request struct {
 }
 
 // Create makes signer.db with its first entry. origin names the log in its
-// checkpoints.
+// checkpoints. It leaves nothing behind when it fails.
 func Create(path, origin string, now time.Time) error {
-	if err := database.Create(path, schema); err != nil {
-		return err
-	}
-	db, err := database.Open(path, schema)
-	if err != nil {
+	if err := checkName(origin); err != nil {
 		return err
 	}
 	leaf, err := Entry{Time: Stamp(now), Kind: KindLogCreated, Actor: "signer", Subject: origin}.Marshal()
-	if err == nil {
-		err = db.Write(context.Background(), func(tx *database.Tx) error {
-			hash := tlog.RecordHash(leaf)
-			if _, err := tx.Insert("INSERT INTO entries (id, leaf, hash) VALUES (1, ?, ?)", leaf, hash[:]); err != nil {
-				return err
-			}
-			_, err := tx.Exec("INSERT INTO meta (id, origin, cookie, writer) VALUES (1, ?, 0, 0)", origin)
-			return err
-		})
-	}
-	return errors.Join(err, db.Close())
-}
-
-// Open opens the log for writing, replays every entry through replay (which may
-// be nil), recomputes the tree, and compares it with the stored hashes and
-// checkpoints. keyOf is asked for the checkpoint key after the replay; it may
-// return nil when there is none yet. A mismatch is [ErrTampered].
-func Open(path string, replay func(index int64, leaf []byte) error, keyOf func() note.Verifier) (*Log, error) {
-	lock, err := lockFile(path + ".lock")
-	if err != nil {
-		return nil, err
-	}
-	db, err := database.Open(path, schema)
-	if err != nil {
-		lock.Close()
-		return nil, err
-	}
-	l := &Log{db: db, lock: lock, requests: make(chan *request, 1024), stop: make(chan struct{}), done: make(chan struct{})}
-	if err := l.load(replay, keyOf); err != nil {
-		db.Close()
-		lock.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	go l.run()
-	return l, nil
-}
-
-// lockFile takes the exclusive lock that makes this process the one writer.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
-	}
-	return f, nil
-}
-
-func (l *Log) load(replay func(int64, []byte) error, keyOf func() note.Verifier) error {
-	ctx := context.Background()
-	roots := map[int64]tlog.Hash{}
-	err := l.db.Read(ctx, func(r *database.Reader) error {
-		if ok, err := r.Row("SELECT origin FROM meta", nil, []any{&l.origin}); err != nil || !ok {
-			return fmt.Errorf("%w: the meta row is missing (%v)", ErrTampered, err)
-		}
-		notes := map[int64][]byte{}
-		if err := r.Rows("SELECT size, note FROM checkpoints ORDER BY size", nil, func(scan func(...any) error) error {
-			var size int64
-			var data []byte
-			if err := scan(&size, &data); err != nil {
-				return err
-			}
-			notes[size], l.covered, l.newest = data, size, data
-			return nil
-		}); err != nil {
-			return err
-		}
-		if err := r.Rows("SELECT id, leaf, hash FROM entries ORDER BY id", nil, func(scan func(...any) error) error {
-			return l.replayRow(scan, replay, notes, roots)
-		}); err != nil {
-			return err
-		}
-		if l.tree.size < l.covered {
-			return fmt.Errorf("%w: %d entries, but a checkpoint covers %d", ErrTampered, l.tree.size, l.covered)
-		}
-		return checkRoots(notes, roots, keyOf)
-	})
 	if err != nil {
 		return err
 	}
-	return l.updateMeta(ctx)
+	if err := database.Create(path, schema); err != nil {
+		return err
+	}
+	if err := begin(path, origin, leaf); err != nil {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			os.Remove(path + suffix)
+		}
+		return err
+	}
+	return nil
 }
 
-// replayRow takes one entry at load.
-func (l *Log) replayRow(scan func(...any) error, replay func(int64, []byte) error, notes map[int64][]byte, roots map[int64]tlog.Hash) error {
-	var id int64
-	var leaf, stored []byte
-	if err := scan(&id, &leaf, &stored); err != nil {
+// begin writes the first entry.
+func begin(path, origin string, leaf []byte) error {
+	db, err := database.Open(path, schema)
+	if err != nil {
 		return err
 	}
 	hash := tlog.RecordHash(leaf)
-	if id != l.tree.size+1 || !bytes.Equal(hash[:], stored) {
-		return fmt.Errorf("%w: entry %d", ErrTampered, l.tree.size)
-	}
-	if replay != nil {
-		if err := replay(id-1, leaf); err != nil {
-			return fmt.Errorf("entry %d: %w", id-1, err)
-		}
-	}
-	l.tree.add(hash)
-	if notes[l.tree.size] != nil {
-		roots[l.tree.size] = l.tree.root()
-	}
-	return nil
-}
-
-// checkRoots holds every checkpoint against the tree.
-func checkRoots(notes map[int64][]byte, roots map[int64]tlog.Hash, keyOf func() note.Verifier) error {
-	if len(notes) == 0 {
-		return nil
-	}
-	var key note.Verifier
-	if keyOf != nil {
-		key = keyOf()
-	}
-	if key == nil {
-		return fmt.Errorf("%w: it has checkpoints, but no entry made a checkpoint key", ErrTampered)
-	}
-	for size, data := range notes {
-		c, err := openStored(data, key)
-		if err != nil {
-			return fmt.Errorf("%w: checkpoint %d: %w", ErrTampered, size, err)
-		}
-		if c.Size != size || c.Root != roots[size] {
-			return fmt.Errorf("%w: the entries up to %d do not give the checkpoint's root", ErrTampered, size)
-		}
-	}
-	return nil
-}
-
-// updateMeta repeats the header's schema cookie and this library's version.
-func (l *Log) updateMeta(ctx context.Context) error {
-	return l.db.Write(ctx, func(tx *database.Tx) error {
-		var cookie, had, hadVersion int64
-		var version string
-		if _, err := tx.Row("PRAGMA schema_version", nil, []any{&cookie}); err != nil {
+	err = db.Write(context.Background(), func(tx *database.Tx) error {
+		if _, err := tx.Insert("INSERT INTO entries (id, leaf, hash) VALUES (1, ?, ?)", leaf, hash[:]); err != nil {
 			return err
 		}
-		if _, err := tx.Row("SELECT sqlite_version()", nil, []any{&version}); err != nil {
-			return err
-		}
-		number, err := versionNumber(version)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Row("SELECT cookie, writer FROM meta", nil, []any{&had, &hadVersion}); err != nil {
-			return err
-		}
-		if had == cookie && hadVersion == number {
-			return nil
-		}
-		_, err = tx.Exec("UPDATE meta SET cookie = ?, writer = ?", cookie, number)
+		_, err := tx.Exec("INSERT INTO meta (id, origin, writer) VALUES (1, ?, 0)", origin)
 		return err
 	})
-}
-
-// versionNumber turns "3.50.4" into 3050004, as the file's header has it.
-func versionNumber(version string) (int64, error) {
-	var major, minor, patch int64
-	if _, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); err != nil {
-		return 0, fmt.Errorf("SQLite's version %q: %w", version, err)
-	}
-	return major*1_000_000 + minor*1000 + patch, nil
+	return errors.Join(err, db.Close())
 }
 
 // run is the appender: it groups what waits into one commit.
@@ -310,23 +174,23 @@ func (l *Log) commit(group []*request) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return l.fail(err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil {
-		l.failed = fmt.Errorf("%w: %w", ErrFailed, err)
-		return l.failed
-	}
 	l.tree = grown
 	return nil
 }
 
-// Append adds leaves in order and returns the first one's index once all are
-// durable. Concurrent calls share a commit. After any error nothing more can be
-// appended ([ErrFailed]); the caller must not do what it wanted to record.
+// Append adds leaves, as [Entry.Marshal] makes them, in order and returns the
+// first one's index once all are durable. Concurrent calls share a commit. On any
+// error the caller must not do what it wanted to record; after one that is
+// [ErrFailed] nothing more can be appended.
 func (l *Log) Append(ctx context.Context, leaves ...[]byte) (first int64, err error) {
 	for _, leaf := range leaves {
-		if len(leaf) == 0 || len(leaf) > MaxLeaf {
-			return 0, fmt.Errorf("an entry of %d bytes: 1 to %d are allowed", len(leaf), MaxLeaf)
+		if _, err := ParseEntry(leaf); err != nil {
+			return 0, fmt.Errorf("not an entry: %w", err)
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -383,16 +247,18 @@ func (l *Log) LatestCheckpoint() ([]byte, int64) {
 	return l.newest, l.covered
 }
 
-// checkpointSpacing is how far apart, in entries, old checkpoints are kept; the
-// newest is always kept.
-const checkpointSpacing = 4096
-
 // Checkpoint signs the present tree and stores the note. It returns the newest
-// note when no entry came since.
+// note when no entry came since. After a failure to store it nothing more can be
+// appended ([ErrFailed]): the disk is then not to be trusted with entries either.
 func (l *Log) Checkpoint(ctx context.Context, key note.Signer) ([]byte, error) {
+	l.signing.Lock()
+	defer l.signing.Unlock()
 	l.mu.Lock()
-	now, covered, newest := l.tree, l.covered, l.newest
+	now, covered, newest, failed := l.tree, l.covered, l.newest, l.failed
 	l.mu.Unlock()
+	if failed != nil {
+		return nil, failed
+	}
 	if newest != nil && now.size == covered {
 		return newest, nil
 	}
@@ -401,19 +267,18 @@ func (l *Log) Checkpoint(ctx context.Context, key note.Signer) ([]byte, error) {
 	}
 	signed, err := note.Sign(&note.Note{Text: Checkpoint{l.origin, now.size, now.root()}.text()}, key)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint at %s: %w", strconv.FormatInt(now.size, 10), err)
+		return nil, fmt.Errorf("checkpoint at %d: %w", now.size, err)
 	}
 	err = l.db.Write(ctx, func(tx *database.Tx) error {
-		if covered/checkpointSpacing == now.size/checkpointSpacing {
-			if _, err := tx.Exec("DELETE FROM checkpoints WHERE size = ?", covered); err != nil {
-				return err
-			}
-		}
-		_, err := tx.Exec("INSERT INTO checkpoints (size, note) VALUES (?, ?)", now.size, signed)
+		_, err := tx.Exec("INSERT INTO checkpoints (slot, size, note) VALUES (?1, ?2, ?3) ON CONFLICT (slot) DO UPDATE SET size = ?2, note = ?3",
+			now.size/checkpointSpacing, now.size, signed)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		if errors.Is(err, database.ErrClosed) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil, err // it was not tried
+		}
+		return nil, l.fail(err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -421,22 +286,14 @@ func (l *Log) Checkpoint(ctx context.Context, key note.Signer) ([]byte, error) {
 	return signed, nil
 }
 
-// Flush moves the write-ahead log into signer.db, so that a copy of the one
-// file is complete.
-func (l *Log) Flush(ctx context.Context) error { return l.db.Flush(ctx) }
-
-// Entries calls each for the entries from index from on, in order.
-func (l *Log) Entries(ctx context.Context, from int64, each func(index int64, leaf []byte) error) error {
-	return l.db.Read(ctx, func(r *database.Reader) error {
-		return r.Rows("SELECT id, leaf FROM entries WHERE id > ? ORDER BY id", []any{from}, func(scan func(...any) error) error {
-			var id int64
-			var leaf []byte
-			if err := scan(&id, &leaf); err != nil {
-				return err
-			}
-			return each(id-1, leaf)
-		})
-	})
+// fail makes the log take nothing more.
+func (l *Log) fail(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return l.failed
 }
 
 // Close finishes what was queued and closes the file.

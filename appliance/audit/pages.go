@@ -4,21 +4,21 @@ import (
 	"encoding/binary"
 )
 
-// header holds the fields of the file's first 100 bytes that matter here
-// (SQLite file format, section 1.3).
-type header struct {
-	cookie, writer int64
-}
+// liveCookie is the schema cookie of the signer's own file. It differs in more
+// than one byte from those that SQLite gives to copies, so that no changed byte
+// makes a file look like the other kind.
+const liveCookie = 0x43484c47
 
-func headerOf(file []byte) header {
-	if len(file) < 100 {
-		return header{}
-	}
-	return header{
-		cookie: int64(binary.BigEndian.Uint32(file[40:])),
-		writer: int64(binary.BigEndian.Uint32(file[96:])),
-	}
-}
+// Offsets in the file's first 100 bytes (SQLite file format, section 1.3).
+const (
+	atVersions = 18 // two bytes, write and read format: 2 with a write-ahead log
+	atCookie   = 40
+	atWriter   = 96 // the SQLite version that wrote the first page
+)
+
+// isLive tells whether the file, which [walkFile] found sound, is the signer's
+// own, or a copy of it byte for byte.
+func isLive(file []byte) bool { return binary.BigEndian.Uint32(file[atCookie:]) == liveCookie }
 
 // pageSize is the one this program makes files with.
 const pageSize = 4096
@@ -27,6 +27,11 @@ const pageSize = 4096
 // structure that is checked elsewhere (by SQLite's integrity check, by the
 // entries' hashes, by the checkpoints' signatures, by the schema's text), or it
 // is checked here, or it must be zero. So no byte can change without notice.
+//
+// The one exception is the gap between the pointers and the content of interior
+// pages below the root, which a log has from about two megabytes on, one in 450
+// pages. SQLite leaves stale bytes there when it moves cells to a neighbour.
+// Nothing reads a gap, so a changed byte in it changes nothing.
 type walker struct {
 	file    []byte
 	seen    []bool // by page number
@@ -62,31 +67,40 @@ func (w *walker) header() {
 		w.problem("the file is not a SQLite database")
 	}
 	for _, f := range []struct {
-		name         string
-		at, is, want int
+		name     string
+		is, want int
 	}{
-		{"page size", 16, w.u16(16), pageSize},
-		{"write version", 18, int(w.file[18]), 2},
-		{"read version", 19, int(w.file[19]), 2},
-		{"reserved space", 20, int(w.file[20]), 0},
-		{"largest payload fraction", 21, int(w.file[21]), 64},
-		{"smallest payload fraction", 22, int(w.file[22]), 32},
-		{"leaf payload fraction", 23, int(w.file[23]), 32},
-		{"change counter", 24, w.u32(24), w.u32(92)},
-		{"number of pages", 28, w.u32(28), len(w.file) / pageSize},
-		{"schema format", 44, w.u32(44), 4},
-		{"cache size", 48, w.u32(48), 0},
-		{"largest root page", 52, w.u32(52), 0},
-		{"text encoding", 56, w.u32(56), 1},
-		{"schema version", 60, w.u32(60), len(schema.Migrations)},
-		{"incremental vacuum", 64, w.u32(64), 0},
-		{"application id", 68, w.u32(68), int(schema.ApplicationID)},
+		{"page size", w.u16(16), pageSize},
+		{"reserved space", int(w.file[20]), 0},
+		{"largest payload fraction", int(w.file[21]), 64},
+		{"smallest payload fraction", int(w.file[22]), 32},
+		{"leaf payload fraction", int(w.file[23]), 32},
+		{"change counter", w.u32(24), w.u32(92)},
+		{"number of pages", w.u32(28), len(w.file) / pageSize},
+		{"schema format", w.u32(44), 4},
+		{"cache size", w.u32(48), 0},
+		{"largest root page", w.u32(52), 0},
+		{"text encoding", w.u32(56), 1},
+		{"schema version", w.u32(60), len(schema.Migrations)},
+		{"incremental vacuum", w.u32(64), 0},
+		{"application id", w.u32(68), int(schema.ApplicationID)},
 	} {
 		if f.is != f.want {
 			w.problem("the header's %s is %d, not %d", f.name, f.is, f.want)
 		}
 	}
 	w.zero(1, 72, 92)
+	shape := [2]int{w.u16(atVersions), w.u32(atCookie)}
+	switch shape {
+	case [2]int{0x0202, liveCookie}: // the signer's
+	case [2]int{0x0202, 1}: // SQLite's backup API, for instance sqlite3's .backup
+	case [2]int{0x0101, liveCookie + 1}: // VACUUM INTO
+	default:
+		w.problem("the header's format version is %#x with a schema cookie of %#x: neither the signer's file nor a copy that SQLite made of it", shape[0], shape[1])
+	}
+	if version := w.u32(atWriter); version < 3_000_000 || version >= 4_000_000 {
+		w.problem("the header's SQLite version is %d", version)
+	}
 }
 
 // zero demands that bytes from to of a page are zero.
@@ -110,61 +124,66 @@ func (w *walker) take(page int) bool {
 	return true
 }
 
-// table walks a table b-tree (section 1.6).
-func (w *walker) table(page, depth int) {
+// A table's kinds of b-tree pages (section 1.6).
+const (
+	interiorPage = 0x05
+	leafPage     = 0x0d
+)
+
+// table walks a table's b-tree and returns the last key in it.
+func (w *walker) table(page, depth int) (last int64) {
 	if depth > 20 || !w.take(page) {
-		return
+		return 0
 	}
 	base, start := (page-1)*pageSize, 0
 	if page == 1 {
 		start = 100
 	}
-	kind := w.file[base+start]
-	size := 8
+	kind, pointers := w.file[base+start], start+8
 	switch kind {
-	case 0x05:
-		size = 12
-	case 0x0d:
+	case interiorPage:
+		pointers = start + 12
+	case leafPage:
 	default:
 		w.problem("page %d is not of a table", page)
-		return
+		return 0
 	}
-	used := make([]bool, pageSize)
-	mark(used, 0, start+size)
 	cells := w.u16(base + start + 3)
-	pointers := start + size
 	if pointers+2*cells > pageSize {
 		w.problem("page %d has too many cells", page)
-		return
+		return 0
 	}
-	mark(used, pointers, pointers+2*cells)
+	used := make([]bool, pageSize)
+	mark(used, 0, pointers+2*cells)
 	first := pageSize
 	for i := range cells {
 		at := w.u16(base + pointers + 2*i)
 		if at < pointers+2*cells || at >= pageSize {
 			w.problem("page %d: cell %d lies outside", page, i)
-			return
+			return 0
 		}
 		first = min(first, at)
-		w.cell(page, at, kind, used, depth)
+		last = w.cell(page, at, kind, used, depth)
 	}
 	w.freeBlocks(page, w.u16(base+start+1), used)
-	if content := w.u16(base + start + 5); content > first && !(content == 0 && cells == 0) {
+	content := w.u16(base + start + 5)
+	if content > first {
 		w.problem("page %d: the content starts at %d, a cell at %d", page, content, first)
-	} else {
-		// Between the pointers and the content nothing may stand; in the content
-		// only cells and free blocks, whose insides are zero.
-		first = content
+		content = first
 	}
-	w.fragments(page, start, first, used)
-	if kind == 0x05 {
-		w.table(w.u32(base+start+8), depth+1)
+	if kind == interiorPage {
+		if depth > 0 {
+			mark(used, pointers+2*cells, content)
+		}
+		last = w.table(w.u32(base+start+8), depth+1)
 	}
+	w.fragments(page, int(w.file[base+start+7]), content, used)
+	return last
 }
 
 // fragments demands zero for what no structure uses and compares the number of
 // such bytes within the content with the header's count.
-func (w *walker) fragments(page, start, content int, used []bool) {
+func (w *walker) fragments(page, count, content int, used []bool) {
 	base := (page - 1) * pageSize
 	loose := 0
 	for i, u := range used {
@@ -179,7 +198,7 @@ func (w *walker) fragments(page, start, content int, used []bool) {
 			loose++
 		}
 	}
-	if count := int(w.file[base+start+7]); content > 0 && loose != count {
+	if loose != count {
 		w.problem("page %d: %d fragmented bytes, the header says %d", page, loose, count)
 	}
 }
@@ -206,24 +225,28 @@ func (w *walker) varint(at int) (value int64, n int) {
 	return value, n
 }
 
-// cell marks a cell's bytes and follows its child or its overflow chain.
-func (w *walker) cell(page, at int, kind byte, used []bool, depth int) {
+// cell marks a cell's bytes, follows its child or its overflow chain, and
+// returns its key.
+func (w *walker) cell(page, at int, kind byte, used []bool, depth int) (key int64) {
 	base := (page - 1) * pageSize
-	if kind == 0x05 {
-		_, n := w.varint(base + at + 4)
+	if kind == interiorPage {
+		key, n := w.varint(base + at + 4)
 		mark(used, at, at+4+n)
-		w.table(w.u32(base+at), depth+1)
-		return
+		// Tables here grow at the end alone, so that a key is the last one below.
+		if last := w.table(w.u32(base+at), depth+1); last != key {
+			w.problem("page %d: a key is %d, the last one below is %d", page, key, last)
+		}
+		return key
 	}
 	payload, n := w.varint(base + at)
-	_, m := w.varint(base + at + n)
+	key, m := w.varint(base + at + n)
 	head := n + m
 	if page != 1 {
 		w.keyColumn(page, base+at+head)
 	}
 	if payload < 0 || payload > int64(len(w.file)) {
 		w.problem("page %d: a cell claims %d bytes", page, payload)
-		return
+		return key
 	}
 	local := localSize(int(payload))
 	end := at + head + local
@@ -232,7 +255,7 @@ func (w *walker) cell(page, at int, kind byte, used []bool, depth int) {
 	}
 	if end > pageSize {
 		w.problem("page %d: a cell ends beyond the page", page)
-		return
+		return key
 	}
 	// A cell takes at least four bytes; what is left over must be zero and is
 	// left unmarked, unless SQLite counts it to the cell.
@@ -240,6 +263,7 @@ func (w *walker) cell(page, at int, kind byte, used []bool, depth int) {
 	if local < int(payload) {
 		w.overflow(w.u32(base+end-4), int(payload)-local)
 	}
+	return key
 }
 
 // keyColumn demands that a record's first column, the row's id in each of this

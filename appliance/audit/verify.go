@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -59,11 +63,33 @@ func Verify(path, vkey string, kept ...[]byte) (*Report, error) {
 	}
 	defer c.close()
 	report := &Report{Problems: c.problems}
-	walkFile(c.file, report.problem)
+	if err := c.walk(report); err != nil {
+		return nil, err
+	}
 	if err := c.verifyContent(key, kept, report); err != nil {
 		report.problem("the database cannot be read whole: %v", err)
 	}
-	return report, nil
+	return report, c.unchanged()
+}
+
+// walk accounts for the file's bytes. The file is mapped, so that a medium that
+// fails, or a file that becomes shorter, is met as a fault of the memory.
+func (c *copied) walk(report *Report) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch fault := recover().(type) {
+		case nil:
+		case interface {
+			runtime.Error
+			Addr() uintptr
+		}:
+			err = fmt.Errorf("%s cannot be read: %w", c.path, fault)
+		default:
+			panic(fault)
+		}
+	}()
+	walkFile(c.file, report.problem)
+	return nil
 }
 
 // witness is a checkpoint that the tree is held against.
@@ -72,12 +98,13 @@ type witness struct {
 	kept bool // from elsewhere, not from the copy
 }
 
-// verifyContent checks the tables' rows.
+// verifyContent checks the tables' rows. The schema comes first: SQLite is not
+// to work on tables that this program did not make.
 func (c *copied) verifyContent(key note.Verifier, kept [][]byte, report *Report) error {
-	if err := c.integrity(report); err != nil {
+	if err := sameSchema(c.rows); err != nil {
 		return err
 	}
-	if err := c.sameSchema(); err != nil {
+	if err := c.integrity(report); err != nil {
 		return err
 	}
 	if err := c.verifyMeta(key, report); err != nil {
@@ -98,53 +125,44 @@ func (c *copied) verifyContent(key note.Verifier, kept [][]byte, report *Report)
 	return nil
 }
 
-// verifyMeta compares the meta row with the key and with the header's fields
+// verifyMeta compares the meta row with the key and with the header's field
 // that no check of SQLite's covers.
 func (c *copied) verifyMeta(key note.Verifier, report *Report) error {
-	var cookie, writer int64
-	if err := c.db.QueryRow("SELECT origin, cookie, writer FROM meta WHERE id = 1 AND typeof(origin) = 'text' AND (SELECT count(*) FROM meta) = 1").
-		Scan(&report.Origin, &cookie, &writer); err != nil {
+	var writer int64
+	if err := c.db.QueryRow("SELECT origin, writer FROM meta WHERE id = 1 AND (SELECT count(*) FROM meta) = 1").Scan(&report.Origin, &writer); err != nil {
 		return fmt.Errorf("the meta row: %w", err)
 	}
 	if report.Origin != key.Name() {
 		report.problem("the log is of %q, the key of %q", report.Origin, key.Name())
 	}
-	head := headerOf(c.file)
-	if head.cookie != cookie {
-		report.problem("the header's schema cookie is %d, not %d", head.cookie, cookie)
-	}
-	if head.writer != writer {
-		report.problem("the header's SQLite version is %d, not %d", head.writer, writer)
+	if len(c.file) >= pageSize && isLive(c.file) && int64(binary.BigEndian.Uint32(c.file[atWriter:])) != writer {
+		report.problem("the header's SQLite version is %d, not %d", binary.BigEndian.Uint32(c.file[atWriter:]), writer)
 	}
 	return nil
 }
 
 // integrity lets SQLite check its structures.
 func (c *copied) integrity(report *Report) error {
-	rows, err := c.db.Query("PRAGMA integrity_check(5)")
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	return c.rows("PRAGMA integrity_check(5)", func(scan func(...any) error) error {
 		var verdict string
-		if err := rows.Scan(&verdict); err != nil {
+		if err := scan(&verdict); err != nil {
 			return err
 		}
 		if verdict != "ok" {
 			report.problem("SQLite: %s", verdict)
 		}
-	}
-	return rows.Err()
+		return nil
+	})
 }
 
-// sameSchema holds the file's schema against the one this program makes.
-func (c *copied) sameSchema() error {
+// sameSchema holds a file's tables against those this program makes; there is
+// nothing else, above all no trigger.
+func sameSchema(rows queryRows) error {
 	want, err := referenceSchema()
 	if err != nil {
 		return err
 	}
-	got, err := schemaText(c.db)
+	got, err := schemaText(rows)
 	if err != nil {
 		return err
 	}
@@ -154,7 +172,8 @@ func (c *copied) sameSchema() error {
 	return nil
 }
 
-func referenceSchema() (string, error) {
+// referenceSchema is what schemaText gives for a new log.
+var referenceSchema = sync.OnceValues(func() (string, error) {
 	db, err := sql.Open("sqlite", ":memory:")
 	if err != nil {
 		return "", err
@@ -166,54 +185,27 @@ func referenceSchema() (string, error) {
 			return "", err
 		}
 	}
-	return schemaText(db)
-}
+	return schemaText((&copied{db: db}).rows)
+})
 
-func schemaText(db *sql.DB) (string, error) {
-	rows, err := db.Query("SELECT type, name, tbl_name, rootpage, sql, typeof(type) || typeof(name) || typeof(tbl_name) || typeof(rootpage) || typeof(sql), rowid FROM sqlite_schema ORDER BY rowid")
-	if err != nil {
-		return "", err
-	}
-	defer rows.Close()
+func schemaText(rows queryRows) (string, error) {
 	var b bytes.Buffer
-	for rows.Next() {
-		var kind, name, table, text, typeOf string
-		var root, id int64
-		if err := rows.Scan(&kind, &name, &table, &root, &text, &typeOf, &id); err != nil {
-			return "", err
-		}
-		fmt.Fprintln(&b, kind, name, table, root, text, typeOf, id)
-	}
-	return b.String(), rows.Err()
+	err := rows("SELECT type, name, tbl_name, rootpage, sql, typeof(type) || typeof(name) || typeof(tbl_name) || typeof(rootpage) || typeof(sql), rowid FROM sqlite_schema ORDER BY rowid",
+		func(scan func(...any) error) error {
+			var kind, name, table, text, typeOf string
+			var root, id int64
+			if err := scan(&kind, &name, &table, &root, &text, &typeOf, &id); err != nil {
+				return err
+			}
+			fmt.Fprintln(&b, kind, name, table, root, text, typeOf, id)
+			return nil
+		})
+	return b.String(), err
 }
 
 // collectWitnesses reads the copy's checkpoints and those kept elsewhere, by size.
 func (c *copied) collectWitnesses(key note.Verifier, kept [][]byte, report *Report) (map[int64][]witness, error) {
 	witnesses := map[int64][]witness{}
-	rows, err := c.db.Query("SELECT size, note, typeof(note) FROM checkpoints ORDER BY size")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var size int64
-		var data []byte
-		var kind string
-		if err := rows.Scan(&size, &data, &kind); err != nil {
-			return nil, err
-		}
-		checkpoint, err := openStored(data, key)
-		switch {
-		case kind != "blob":
-			report.problem("checkpoint %d is stored as %s", size, kind)
-		case err != nil:
-			report.problem("checkpoint %d: %v", size, err)
-		case checkpoint.Size != size:
-			report.problem("checkpoint %d stands in the row of %d", checkpoint.Size, size)
-		default:
-			witnesses[size] = append(witnesses[size], witness{checkpoint, false})
-		}
-	}
 	for i, data := range kept {
 		checkpoint, err := OpenCheckpoint(data, key)
 		if err != nil {
@@ -222,41 +214,52 @@ func (c *copied) collectWitnesses(key note.Verifier, kept [][]byte, report *Repo
 		}
 		witnesses[checkpoint.Size] = append(witnesses[checkpoint.Size], witness{checkpoint, true})
 	}
-	return witnesses, rows.Err()
+	err := c.rows("SELECT slot, size, note FROM checkpoints ORDER BY slot", func(scan func(...any) error) error {
+		var slot, size int64
+		var data []byte
+		if err := scan(&slot, &size, &data); err != nil {
+			return err
+		}
+		checkpoint, err := openStored(data, key)
+		switch {
+		case err != nil:
+			report.problem("checkpoint %d: %v", size, err)
+		case checkpoint.Size != size || size/checkpointSpacing != slot:
+			report.problem("checkpoint %d stands in the row %d of %d", checkpoint.Size, slot, size)
+		default:
+			witnesses[size] = append(witnesses[size], witness{checkpoint, false})
+		}
+		return nil
+	})
+	return witnesses, err
 }
 
-// verifyEntries recomputes the tree and pairs intents with outcomes.
+// verifyEntries recomputes the tree and follows what the entries tell.
 func (c *copied) verifyEntries(witnesses map[int64][]witness, report *Report) error {
-	rows, err := c.db.Query("SELECT id, leaf, hash, typeof(leaf), typeof(hash) FROM entries ORDER BY id")
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
 	var t tree
-	open := map[int64]bool{}
 	report.compare(witnesses[0], t)
-	for rows.Next() {
+	story := newStory(report)
+	err := c.rows("SELECT id, leaf, hash FROM entries ORDER BY id", func(scan func(...any) error) error {
 		var id int64
 		var leaf, stored sql.RawBytes
-		var leafType, hashType string
-		if err := rows.Scan(&id, &leaf, &stored, &leafType, &hashType); err != nil {
+		if err := scan(&id, &leaf, &stored); err != nil {
 			return err
 		}
 		if id != t.size+1 {
-			report.problem("entry %d is missing", t.size)
-			return nil
+			return fmt.Errorf("entry %d is missing", t.size)
 		}
 		hash := tlog.RecordHash(leaf)
-		if !bytes.Equal(hash[:], stored) || leafType != "blob" || hashType != "blob" {
+		if !bytes.Equal(hash[:], stored) {
 			report.problem("entry %d does not hash to what is stored", t.size)
 		}
-		pairOutcome(t.size, leaf, open, report)
+		story.take(t.size, leaf)
 		t.add(hash)
 		report.compare(witnesses[t.size], t)
-	}
+		return nil
+	})
 	root := t.root()
-	report.Size, report.Root, report.Open = t.size, base64.StdEncoding.EncodeToString(root[:]), int64(len(open))
-	return rows.Err()
+	report.Size, report.Root, report.Open = t.size, base64.StdEncoding.EncodeToString(root[:]), int64(len(story.open))
+	return err
 }
 
 // compare holds checkpoints of a tree's size against its root.
@@ -271,25 +274,5 @@ func (r *Report) compare(witnesses []witness, t tree) {
 			r.Checkpoints++
 			r.Covered = max(r.Covered, t.size)
 		}
-	}
-}
-
-// pairOutcome keeps the set of intents without outcome.
-func pairOutcome(index int64, leaf []byte, open map[int64]bool, report *Report) {
-	e, err := ParseEntry(leaf)
-	if err != nil {
-		report.problem("entry %d: %v", index, err)
-		return
-	}
-	switch e.Kind {
-	case KindIntent:
-		open[index] = true
-		report.Signatures++
-	case KindMade, KindFailed, KindAbandoned:
-		if e.Intent == nil || !open[*e.Intent] {
-			report.problem("entry %d is the outcome of no open intent", index)
-			return
-		}
-		delete(open, *e.Intent)
 	}
 }

@@ -81,6 +81,7 @@ func dsn(path string, readOnly bool) string {
 		q.Set("mode", "rw")
 		q.Add("_pragma", "synchronous(2)")
 		q.Add("_pragma", "wal_autocheckpoint(4000)")
+		q.Add("_pragma", "cache_spill(0)") // what is not committed is not in the write-ahead log
 		q.Set("_txlock", "immediate")
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()

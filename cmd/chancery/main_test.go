@@ -140,9 +140,6 @@ func writeLog(path string) (vkey string, err error) {
 	if _, err := log.Checkpoint(context.Background(), signer); err != nil {
 		return "", err
 	}
-	if err := log.Flush(context.Background()); err != nil {
-		return "", err
-	}
 	return vkey, log.Close()
 }
 
