@@ -239,7 +239,7 @@ func parseCursor(cursor string) (int64, error) {
 		return 1<<62 - 1, nil
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(b) != idSize {
+	if err != nil || len(b) != idSize || len(cursor) != base64.RawURLEncoding.EncodedLen(idSize) { // line ends are skipped
 		return 0, fmt.Errorf("cursor: %w", ErrNotFound)
 	}
 	return getID(b), nil
