@@ -5,12 +5,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
 	"time"
 
 	"chancery/appliance/daemon"
+	"chancery/appliance/database"
 	"chancery/appliance/process"
 	"chancery/appliance/store"
 	"chancery/config"
@@ -35,7 +37,15 @@ func main() {
 }
 
 func serve(ctx context.Context, cfg *config.Config, _ []string) error {
-	return daemon.Run(ctx, cfg, daemon.Options{Logger: process.Logger(cfg, "chanceryd"), Version: version})
+	return remedy(daemon.Run(ctx, cfg, daemon.Options{Logger: process.Logger(cfg, "chanceryd"), Version: version}))
+}
+
+// remedy says what to do about a database that is not there.
+func remedy(err error) error {
+	if errors.Is(err, database.ErrMissing) {
+		return fmt.Errorf("%w: make it with \"chanceryd init\"", err)
+	}
+	return err
 }
 
 // create makes chancery.db. Nothing else does (promise P7).
@@ -64,7 +74,7 @@ func withStore(fn func(ctx context.Context, s *store.Store, args []string) error
 	return func(ctx context.Context, cfg *config.Config, args []string) error {
 		s, err := store.Open(cfg.Store.Database, store.Options{})
 		if err != nil {
-			return err
+			return remedy(err)
 		}
 		defer s.Close()
 		return fn(ctx, s, args)
