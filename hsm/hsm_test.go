@@ -10,7 +10,7 @@ package hsm
 //	the token goes away and comes back          suite: gone and back; TestRemoteProcessDies, TestTPMPowerFailure
 //	attempts to find it follow one another      TestPausesOfTheSearch, TestAnUnsteadyTokenIsLeftInPeace
 //	repeated logins lock the PIN                suite: one login a generation, a refused PIN; TestLoginsAreNotSpent, TestTPMWrongPIN
-//	a second open proves no PIN                 TestSecondOpenInAProcessIsRefused, TestAnotherUserOfTheModule
+//	a second open proves no PIN                 TestSecondOpenInAProcessIsRefused, TestAnotherLibraryIsNotOpenBeside
 //	C_Finalize beside a call crashes            suite: never side by side; TestCloseWaitsForWhatIsOut
 //	finding beside generating breaks it         suite: never side by side
 //	a call hangs and cannot be cancelled        TestAHungCallIsReported, TestAHungCallEndsTheProcess, TestACallerIsLetGo
@@ -27,7 +27,7 @@ package hsm
 //	a text that does not open looks like an     TestUnsealTellsGarbageFromATokenThatFails
 //	  error of the device
 //	three calls where two do                    suite: two calls for each signature; BenchmarkSign
-//	what another library makes of the token     TestSecondOpinion
+//	another library sees another token          suite: a second opinion; TestTheirHabitsAreRefused
 
 import (
 	"context"

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/miekg/pkcs11"
-
 	"chancery/hsm/hsmtest"
 )
 
@@ -84,27 +82,6 @@ func TestSecondOpenInAProcessIsRefused(t *testing.T) {
 	token.Close()
 	openToken(t, cfg)
 	refuses(t, token, "x", ClassClosed)
-}
-
-// TestAnotherUserOfTheModule: some other code of the process has initialised the
-// module. Its login would be taken for ours, and whoever finalises first
-// finalises for both.
-func TestAnotherUserOfTheModule(t *testing.T) {
-	cfg := config(t)
-	other := pkcs11.New(cfg.Module)
-	if err := other.Initialize(); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Open(cfg)
-	wantClass(t, err, ClassRefused)
-	if _, err := other.GetSlotList(true); err != nil {
-		t.Errorf("the refused open took the module away from the other user: %v", err)
-	}
-	if err := other.Finalize(); err != nil {
-		t.Error(err)
-	}
-	other.Destroy()
-	openToken(t, cfg)
 }
 
 func TestBySerial(t *testing.T) {

@@ -100,3 +100,28 @@ func TestAGoneCallerIsNotServed(t *testing.T) {
 		t.Errorf("%d callers are still counted", n)
 	}
 }
+
+// TestASessionThatWasClosedMeanwhile: a caller hears that the device has no more
+// sessions, after the one there was has been closed. It asks again.
+func TestASessionThatWasClosedMeanwhile(t *testing.T) {
+	token, fault, _ := faulty(t, nil)
+	gen := token.gen
+	session, err := token.session(gen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault.Order(t, "maxsessions 2", "latency C_OpenSession 200000")
+	done := make(chan error)
+	go func() {
+		s, err := token.session(gen)
+		if err == nil {
+			token.release(gen, s, false)
+		}
+		done <- err
+	}()
+	callIsOut(t, token)
+	token.release(gen, session, true)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
