@@ -104,6 +104,11 @@ func (s *Store) epoch(ctx context.Context, id int64) (*epochKey, error) {
 	if e == nil {
 		return nil, fmt.Errorf("epoch %d: %w", id, ErrNotFound)
 	}
+	return s.openEpoch(ctx, e)
+}
+
+// openEpoch opens an epoch's key if it is not open yet.
+func (s *Store) openEpoch(ctx context.Context, e *epochKey) (*epochKey, error) {
 	e.opening.Lock()
 	defer e.opening.Unlock()
 	if e.aead != nil {
@@ -130,7 +135,7 @@ func (s *Store) currentEpoch(ctx context.Context) (*epochKey, error) {
 	if e == nil {
 		return s.newEpoch(ctx)
 	}
-	return s.epoch(ctx, e.id)
+	return s.openEpoch(ctx, e)
 }
 
 // newEpoch makes a data key in the token and records it before it is used.
@@ -141,7 +146,7 @@ func (s *Store) newEpoch(ctx context.Context) (*epochKey, error) {
 	k.mu.Lock()
 	if e := k.current; e != nil && s.now().Sub(e.createdAt) < s.options.DataKeyLifetime {
 		k.mu.Unlock()
-		return s.epoch(ctx, e.id) // somebody else was first
+		return s.openEpoch(ctx, e) // somebody else was first
 	}
 	e := &epochKey{id: k.last + 1, createdAt: s.now()}
 	e.context = fmt.Sprintf("chancery.db %s epoch %d", k.source, e.id)

@@ -51,7 +51,7 @@ func count(t testing.TB, errs []error, targets ...error) map[error]int {
 // same audit log.
 func (f *fixture) killed() *fixture {
 	f.t.Helper()
-	k := &fixture{t: f.t, path: filepath.Join(f.t.TempDir(), "killed.db"), clock: f.clock, wrapper: f.wrapper, log: f.log, options: f.options}
+	k := &fixture{t: f.t, path: filepath.Join(folder(f.t), "killed.db"), clock: f.clock, wrapper: f.wrapper, log: f.log, options: f.options}
 	for _, suffix := range []string{"", "-wal"} {
 		data, err := os.ReadFile(f.path + suffix)
 		if err == nil {

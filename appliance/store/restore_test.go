@@ -45,7 +45,7 @@ func TestRestored(t *testing.T) {
 // backup makes a copy, with a log of its own.
 func (f *fixture) backup() *fixture {
 	f.t.Helper()
-	k := &fixture{t: f.t, path: filepath.Join(f.t.TempDir(), "copy.db"), clock: f.clock, wrapper: f.wrapper, log: newAuditLog(), options: f.options}
+	k := &fixture{t: f.t, path: filepath.Join(folder(f.t), "copy.db"), clock: f.clock, wrapper: f.wrapper, log: newAuditLog(), options: f.options}
 	if err := f.Backup(context.Background(), k.path); err != nil {
 		f.t.Fatal(err)
 	}
