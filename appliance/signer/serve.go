@@ -18,15 +18,16 @@ import (
 	"chancery/hsm"
 )
 
-// Time limits of a connection.
-const (
-	// idleLimit is how long a connection may stay without a request; a
-	// connection that paused the signer may stay so for pauseLimit.
-	idleLimit  = 10 * time.Minute
-	pauseLimit = 4 * time.Hour
-	// frameLimit is how long a begun frame may take, either way.
-	frameLimit = 10 * time.Second
-)
+// limits bound a connection in time.
+type limits struct {
+	// idle is how long it may stay without a request; one that paused the signer
+	// may stay so for pause.
+	idle, pause time.Duration
+	// frame is how long a begun frame may take, either way.
+	frame time.Duration
+}
+
+var usualLimits = limits{idle: 10 * time.Minute, pause: 4 * time.Hour, frame: 10 * time.Second}
 
 // connection is one peer's.
 type connection struct {
@@ -137,7 +138,7 @@ func (cn *connection) serve(ctx context.Context, s *Server) {
 			return
 		}
 		var request wire.Request
-		cn.SetDeadline(time.Now().Add(frameLimit))
+		cn.SetDeadline(time.Now().Add(s.limits.frame))
 		if err := wire.ReadFrame(cn.reader, &request); err != nil {
 			if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 				wire.WriteFrame(cn, wire.Response{Error: bad("the frame cannot be read: %v", err)})
@@ -145,7 +146,7 @@ func (cn *connection) serve(ctx context.Context, s *Server) {
 			return
 		}
 		response := s.answer(ctx, cn, request)
-		cn.SetDeadline(time.Now().Add(frameLimit))
+		cn.SetDeadline(time.Now().Add(s.limits.frame))
 		if err := wire.WriteFrame(cn, response); err != nil || cn.end() {
 			return
 		}
@@ -154,10 +155,10 @@ func (cn *connection) serve(ctx context.Context, s *Server) {
 
 // wait waits for the first byte of a request.
 func (cn *connection) wait(s *Server) error {
-	limit := idleLimit
+	limit := s.limits.idle
 	s.life.RLock()
 	if s.pauser == cn {
-		limit = pauseLimit
+		limit = s.limits.pause
 	}
 	s.life.RUnlock()
 	cn.SetDeadline(time.Now().Add(limit))

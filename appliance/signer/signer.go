@@ -58,6 +58,7 @@ type Server struct {
 	logger  *slog.Logger
 	now     func() time.Time
 	version string
+	limits  limits // of connections
 
 	// transition is held by whoever begins or ends a generation, for as long as
 	// that takes. life is held shared by every request and exclusively for the
@@ -81,7 +82,7 @@ func New(cfg *config.Config, o Options) (*Server, error) {
 	if _, err := os.Stat(cfg.Signer.Module); err != nil {
 		return nil, fmt.Errorf("signer.module: %w: install the token's PKCS#11 module or correct the path", err)
 	}
-	s := &Server{cfg: cfg, logger: o.Logger, now: o.Now, version: o.Version, fatal: make(chan error, 1)}
+	s := &Server{cfg: cfg, logger: o.Logger, now: o.Now, version: o.Version, limits: usualLimits, fatal: make(chan error, 1)}
 	if s.now == nil {
 		s.now = time.Now
 	}
