@@ -1,6 +1,7 @@
 package mdoc
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -88,23 +89,22 @@ func (o *securityObject) check() error {
 	return nil
 }
 
-// Members of a COSE_Key (RFC 9052 §7, RFC 9053 §7).
-const (
-	keyKty = 1
-	keyCrv = -1
-	keyX   = -2
-	keyY   = -3
-)
+// coseKey is a COSE_Key with nothing but kty, crv, x and y (RFC 9053 §7).
+type coseKey struct {
+	Kty int64  `cbor:"1,keyasint"`
+	Crv int64  `cbor:"-1,keyasint"`
+	X   []byte `cbor:"-2,keyasint"`
+	Y   []byte `cbor:"-3,keyasint,omitempty"`
+}
 
-// coseCurves are the curves by their identifiers (RFC 9053 §7.1).
-var coseCurves = map[int64]elliptic.Curve{1: elliptic.P256(), 2: elliptic.P384(), 3: elliptic.P521()}
-
-// Key types and the curve of Ed25519 (RFC 9053 §7.1).
+// Key types, and the curves by their identifiers (RFC 9053 §7.1).
 const (
 	ktyOKP     = 1
 	ktyEC2     = 2
 	crvEd25519 = 6
 )
+
+var coseCurves = map[int64]elliptic.Curve{1: elliptic.P256(), 2: elliptic.P384(), 3: elliptic.P521()}
 
 // COSEKey encodes a public key as an untagged COSE_Key with nothing but kty,
 // crv, x and y; coordinates keep their leading zeros (RFC 9053 §7.1).
@@ -120,41 +120,39 @@ func COSEKey(public crypto.PublicKey) ([]byte, error) {
 				return nil, fmt.Errorf("the device key: %w", err)
 			}
 			n := 1 + len(point)/2
-			return encoder.Marshal(map[int64]any{keyKty: ktyEC2, keyCrv: crv, keyX: point[1:n], keyY: point[n:]})
+			return encoder.Marshal(coseKey{ktyEC2, crv, point[1:n], point[n:]})
 		}
 		return nil, errors.New("the device key's curve is not P-256, P-384 or P-521")
 	case ed25519.PublicKey:
 		if len(key) != ed25519.PublicKeySize {
 			return nil, fmt.Errorf("the device key has %d bytes, an Ed25519 key %d", len(key), ed25519.PublicKeySize)
 		}
-		return encoder.Marshal(map[int64]any{keyKty: ktyOKP, keyCrv: crvEd25519, keyX: []byte(key)})
+		return encoder.Marshal(coseKey{Kty: ktyOKP, Crv: crvEd25519, X: key})
 	}
 	return nil, fmt.Errorf("a %T cannot be a device key", public)
 }
 
 // checkCOSEKey refuses a device key that is not what COSEKey writes: other
-// members, another curve, a point that is not on it.
+// members, another encoding, another curve, a point that is not on it.
 func checkCOSEKey(data []byte) error {
-	var members struct {
-		Kty int64  `cbor:"1,keyasint"`
-		Crv int64  `cbor:"-1,keyasint"`
-		X   []byte `cbor:"-2,keyasint"`
-		Y   []byte `cbor:"-3,keyasint,omitempty"`
-	}
-	if err := strict.Unmarshal(data, &members); err != nil {
+	var key coseKey
+	if err := strict.Unmarshal(data, &key); err != nil {
 		return errors.New("not a COSE_Key with kty, crv, x and y alone")
 	}
-	if members.Kty == ktyOKP && members.Crv == crvEd25519 && len(members.X) == ed25519.PublicKeySize && members.Y == nil {
+	if again, err := encoder.Marshal(key); err != nil || !bytes.Equal(again, data) {
+		return errors.New("not in deterministic encoding")
+	}
+	if key.Kty == ktyOKP && key.Crv == crvEd25519 && len(key.X) == ed25519.PublicKeySize && key.Y == nil {
 		return nil
 	}
-	curve := coseCurves[members.Crv]
-	if members.Kty != ktyEC2 || curve == nil {
+	curve := coseCurves[key.Crv]
+	if key.Kty != ktyEC2 || curve == nil {
 		return errors.New("not a key of P-256, P-384, P-521 or Ed25519")
 	}
-	point := append(append([]byte{4}, members.X...), members.Y...)
-	if n := (curve.Params().BitSize + 7) / 8; len(members.X) != n || len(members.Y) != n {
+	if n := (curve.Params().BitSize + 7) / 8; len(key.X) != n || len(key.Y) != n {
 		return fmt.Errorf("coordinates must have %d bytes", n)
 	}
+	point := append(append([]byte{4}, key.X...), key.Y...)
 	if _, err := ecdsa.ParseUncompressedPublicKey(curve, point); err != nil {
 		return errors.New("the point is not on the curve")
 	}
