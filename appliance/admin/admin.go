@@ -10,8 +10,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,7 +97,13 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
+// mostDetails bounds the faults that an answer lists.
+const mostDetails = 100
+
 func invalid(details ...Detail) *Error {
+	if more := len(details) - mostDetails; more > 0 {
+		details = append(details[:mostDetails:mostDetails], Detail{Msg: fmt.Sprintf("%d further faults are not listed", more)})
+	}
 	return &Error{Status: http.StatusBadRequest, Code: "BadRequest", Message: "The request is not valid.", Details: details}
 }
 
@@ -168,10 +177,10 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		e = &Error{Status: http.StatusServiceUnavailable, Code: "Unavailable", Message: "The signer or its token is not available now; nothing was changed.", RetryAfter: 5}
 	default:
 		a.Log.ErrorContext(r.Context(), "admin request failed", "path", r.Pattern, "error", err)
-		e = &Error{Status: http.StatusInternalServerError, Code: "Internal", Message: "The request failed; the log says why. Nothing was half done."}
+		e = &Error{Status: http.StatusInternalServerError, Code: "Internal", Message: "The request failed within the appliance; its log says why."}
 	}
 	if e.RetryAfter > 0 {
-		w.Header().Set("Retry-After", itoa(e.RetryAfter))
+		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
 	if e.Details == nil {
 		e.Details = []Detail{}
@@ -215,6 +224,9 @@ func (a *api) plain(mux *http.ServeMux) http.Handler {
 		allowed := allowedMethods(mux, r)
 		if len(allowed) > 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			if slices.Contains(allowed, http.MethodGet) {
+				w.Header().Set("Allow", strings.Join(append(allowed, http.MethodHead), ", "))
+			}
 			a.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Message: "Use " + strings.Join(allowed, " or ") + "."})
 			return
 		}

@@ -1,25 +1,21 @@
 package admin
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"sort"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"chancery/appliance/store"
 	"chancery/issuance/configuration"
-	"chancery/issuance/jws"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // createRequest is the body of POST /v1/openid/offers/pre-authorized.
 type createRequest struct {
@@ -30,65 +26,51 @@ type createRequest struct {
 		Length      *int   `json:"length"`
 		Description string `json:"description"`
 	} `json:"transactionCodeConfiguration"`
-	ExpiresIn *struct {
-		Days    int `json:"days"`
-		Hours   int `json:"hours"`
-		Minutes int `json:"minutes"`
-		Seconds int `json:"seconds"`
-	} `json:"expiresIn"`
+	ExpiresIn *span `json:"expiresIn"`
 }
 
-// Limits of a transaction code's length.
+// span is a time span by its parts.
+type span struct {
+	Days    int `json:"days"`
+	Hours   int `json:"hours"`
+	Minutes int `json:"minutes"`
+	Seconds int `json:"seconds"`
+}
+
+// duration adds the parts up; false when one is negative or beyond ten years,
+// which no sum of a [time.Duration] may overflow by.
+func (s span) duration() (sum time.Duration, ok bool) {
+	const longest = 10 * 365 * 24 * time.Hour
+	for _, part := range []struct {
+		n    int
+		unit time.Duration
+	}{{s.Days, 24 * time.Hour}, {s.Hours, time.Hour}, {s.Minutes, time.Minute}, {s.Seconds, time.Second}} {
+		if part.n < 0 || part.n > int(longest/part.unit) {
+			return 0, false
+		}
+		sum += time.Duration(part.n) * part.unit
+	}
+	return sum, true
+}
+
+// Limits of what an operator may ask for: an offer's life, a transaction code's
+// length and its description's, in characters.
 const (
-	shortestCode = 4
-	longestCode  = 16
+	shortestLife       = time.Minute
+	shortestCode       = 4
+	longestCode        = 16
+	longestDescription = 300
 )
 
-// decode reads a JSON body strictly: its media type, no duplicate and no unknown
-// members, nothing after it.
-func decode(r *http.Request, into any) error {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/json" {
-		return &Error{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Message: "Send the body as application/json."}
-	}
-	data, err := io.ReadAll(r.Body)
-	if err != nil {
-		return err
-	}
-	return decodeBytes(data, into)
-}
-
-func decodeBytes(data []byte, into any) error {
-	if _, err := jws.Object(data); err != nil {
-		return invalid(Detail{Msg: "must be one JSON object without duplicate members", Param: "body", Location: "body"})
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			return invalid(Detail{Msg: "must be " + readable(wrong.Type.String()), Param: wrong.Field, Location: "body"})
+// plainly writes a span without the zeros at its end.
+func plainly(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
 		}
-		// encoding/json says: json: unknown field "name"
-		if _, name, found := strings.Cut(err.Error(), "unknown field "); found {
-			return invalid(Detail{Msg: "is not a member of this request: remove it or correct its spelling", Param: strings.Trim(name, `"`), Location: "body"})
-		}
-		return invalid(Detail{Msg: "cannot be read", Param: "body", Location: "body"})
 	}
-	return nil
-}
-
-// readable turns a Go type into words.
-func readable(t string) string {
-	switch {
-	case strings.HasPrefix(t, "[]string"):
-		return "a list of strings"
-	case t == "string":
-		return "a string"
-	case strings.HasPrefix(t, "int"), strings.HasPrefix(t, "*int"):
-		return "a whole number"
-	}
-	return "an object"
+	return text
 }
 
 // offer checks the request and returns what is stored; every fault at once.
@@ -104,13 +86,12 @@ func (a *api) offer(request createRequest, operator store.Operator) (store.NewOf
 	if len(n.Claims) == 0 {
 		n.Claims = []byte("{}")
 	}
-	if e := request.ExpiresIn; e != nil {
-		const most = 1 << 20 // of any unit: keeps the sum within a Duration
-		span := time.Duration(e.Days)*24*time.Hour + time.Duration(e.Hours)*time.Hour + time.Duration(e.Minutes)*time.Minute + time.Duration(e.Seconds)*time.Second
-		if min(e.Days, e.Hours, e.Minutes, e.Seconds) < 0 || max(e.Days/100, e.Hours, e.Minutes, e.Seconds) > most || span < time.Minute || span > a.LongestExpiry {
-			fault("expiresIn", "must be from one minute to %s", a.LongestExpiry)
+	if request.ExpiresIn != nil {
+		life, ok := request.ExpiresIn.duration()
+		if !ok || life < shortestLife || life > a.LongestExpiry {
+			fault("expiresIn", "must be from %s to %s, as days, hours, minutes and seconds", plainly(shortestLife), plainly(a.LongestExpiry))
 		}
-		n.ExpiresAt = now.Add(span)
+		n.ExpiresAt = now.Add(life)
 	}
 	if t := request.TransactionCode; t != nil {
 		n.TxCode = a.transactionCode(t.InputMode, t.Length, t.Description, fault)
@@ -125,6 +106,7 @@ func (a *api) offer(request createRequest, operator store.Operator) (store.NewOf
 func (a *api) requested(ids []string, fault func(param, format string, args ...any)) []*configuration.Configuration {
 	if len(ids) == 0 || len(ids) > store.MaxConfigurations {
 		fault("credentials", "must name 1 to %d configurations", store.MaxConfigurations)
+		return nil
 	}
 	var found []*configuration.Configuration
 	seen := map[string]bool{}
@@ -186,8 +168,8 @@ func (a *api) transactionCode(inputMode string, length *int, description string,
 	if code.Length < shortestCode || code.Length > longestCode {
 		fault("transactionCodeConfiguration.length", "must be from %d to %d", shortestCode, longestCode)
 	}
-	if len([]rune(description)) > 300 {
-		fault("transactionCodeConfiguration.description", "must have at most 300 characters")
+	if utf8.RuneCountInString(description) > longestDescription || strings.ContainsFunc(description, unicode.IsControl) {
+		fault("transactionCodeConfiguration.description", "must have at most %d characters, and none that control", longestDescription)
 	}
 	return code
 }
@@ -358,13 +340,15 @@ func (a *api) cancelOffer(r *http.Request, operator store.Operator) (result, err
 
 // configurationBody is a configuration as the API shows it.
 type configurationBody struct {
-	ID       string         `json:"id"`
-	Format   string         `json:"format"`
-	Scope    string         `json:"scope,omitempty"`
-	Signer   string         `json:"signer"`
-	Version  string         `json:"version"`
-	Validity string         `json:"validity"`
-	Claims   []claimBody    `json:"claims"`
+	ID       string      `json:"id"`
+	Format   string      `json:"format"`
+	Scope    string      `json:"scope,omitempty"`
+	Signer   string      `json:"signer"`
+	Version  string      `json:"version"`
+	Validity string      `json:"validity"`
+	Claims   []claimBody `json:"claims"`
+	// Metadata is what wallets are told, without the signing algorithms, which
+	// follow from the key; lists leave it out.
 	Metadata map[string]any `json:"metadata,omitempty"`
 }
 
@@ -401,5 +385,8 @@ func (a *api) readConfiguration(r *http.Request, _ store.Operator) (result, erro
 	if c == nil {
 		return result{}, store.ErrNotFound
 	}
-	return result{status: http.StatusOK, body: show(c)}, nil
+	b := show(c)
+	b.Metadata = c.Metadata(nil)
+	delete(b.Metadata, "credential_signing_alg_values_supported")
+	return result{status: http.StatusOK, body: b}, nil
 }
