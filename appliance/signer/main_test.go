@@ -20,16 +20,16 @@ import (
 
 // Environment variables that make this test binary another process.
 const (
-	// serveVariable names a configuration: run the daemon.
-	serveVariable = "CHANCERY_TEST_SERVE"
+	// ServeVariable names a configuration: run the daemon.
+	ServeVariable = "CHANCERY_TEST_SERVE"
 	// askVariable names a socket: ask for the status and print the answer.
 	askVariable = "CHANCERY_TEST_ASK"
 )
 
 func TestMain(m *testing.M) {
 	switch {
-	case os.Getenv(serveVariable) != "":
-		os.Exit(serveProcess(os.Getenv(serveVariable)))
+	case os.Getenv(ServeVariable) != "":
+		os.Exit(serveProcess(os.Getenv(ServeVariable)))
 	case os.Getenv(askVariable) != "":
 		askProcess(os.Getenv(askVariable))
 	default:
