@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"chancery/appliance/audit"
 	"chancery/appliance/database"
 	"chancery/appliance/signer"
@@ -24,7 +22,7 @@ import (
 // something after it failed.
 func Perform(ctx context.Context, cfg *config.Config, planPath string, now time.Time) (result *Result, err error) {
 	r := registry.New()
-	log, err := audit.Open(cfg.Signer.Database, r.Replay, func() note.Verifier { return r.NoteVerifier(cfg.Signer.Origin) })
+	log, err := audit.Open(cfg.Signer.Database, r.Replay, r.NoteVerifier)
 	if errors.Is(err, database.ErrMissing) {
 		return nil, fmt.Errorf("%w: make it with \"chancery-signer init\"", err)
 	}

@@ -229,7 +229,7 @@ func (a *act) checkpoint(ctx context.Context) error {
 	if _, err := a.Registry.Sole(wire.PurposeCheckpoint); err != nil {
 		return nil // a later ceremony makes it; the signer does not start without
 	}
-	signer, err := a.Registry.NoteSigner(a.Log.Origin(), func(label string, text []byte) ([]byte, error) {
+	signer, err := a.Registry.NoteSigner(func(label string, text []byte) ([]byte, error) {
 		return a.Token.Sign(ctx, label, text)
 	})
 	if err != nil {

@@ -64,8 +64,7 @@ func (s *Server) begin(ctx context.Context) (*core, error) {
 		registry: registry.New(), keys: map[string]*key{}, notices: make(chan hsm.Class, 64), refusals: newLimiter(refusalBurst, refusalPause)}
 	recent := map[string][]time.Time{}
 	c.registry.Each = func(_ int64, e audit.Entry) { remember(recent, e, c.now()) }
-	log, err := audit.Open(c.cfg.Signer.Database, c.registry.Replay,
-		func() note.Verifier { return c.registry.NoteVerifier(c.cfg.Signer.Origin) })
+	log, err := audit.Open(c.cfg.Signer.Database, c.registry.Replay, c.registry.NoteVerifier)
 	if errors.Is(err, database.ErrMissing) {
 		return nil, fmt.Errorf("%w: make it with \"chancery-signer init\"", err)
 	}
@@ -111,7 +110,7 @@ func (c *core) start(ctx context.Context, version string, recent map[string][]ti
 		return err
 	}
 	c.sealing = sealing.Label
-	if c.notary, err = c.registry.NoteSigner(c.cfg.Signer.Origin, c.signCheckpoint); err != nil {
+	if c.notary, err = c.registry.NoteSigner(c.signCheckpoint); err != nil {
 		return err
 	}
 	away := c.openToken(ctx)

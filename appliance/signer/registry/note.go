@@ -21,9 +21,9 @@ func (r *Registry) CheckpointKey() (Key, error) {
 	return k, err
 }
 
-// NoteVerifier checks the checkpoints of a log by the checkpoint key; nil
-// without one. It is what [audit.Open] asks for after the replay.
-func (r *Registry) NoteVerifier(origin string) note.Verifier {
+// NoteVerifier checks the log's checkpoints by the checkpoint key; nil without
+// one. It is what [audit.Open] asks for after the replay.
+func (r *Registry) NoteVerifier() note.Verifier {
 	k, err := r.CheckpointKey()
 	if err != nil {
 		return nil
@@ -32,7 +32,7 @@ func (r *Registry) NoteVerifier(origin string) note.Verifier {
 	if err != nil {
 		return nil
 	}
-	vkey, err := audit.VerifierKey(origin, public)
+	vkey, err := audit.VerifierKey(r.Origin, public)
 	if err != nil {
 		return nil
 	}
@@ -43,9 +43,9 @@ func (r *Registry) NoteVerifier(origin string) note.Verifier {
 	return verifier
 }
 
-// NoteSigner signs the checkpoints of a log with the checkpoint key. sign has
-// the token sign a message and returns the raw signature.
-func (r *Registry) NoteSigner(origin string, sign func(label string, message []byte) ([]byte, error)) (note.Signer, error) {
+// NoteSigner signs the log's checkpoints with the checkpoint key. sign has the
+// token sign a message and returns the raw signature.
+func (r *Registry) NoteSigner(sign func(label string, message []byte) ([]byte, error)) (note.Signer, error) {
 	k, err := r.CheckpointKey()
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (r *Registry) NoteSigner(origin string, sign func(label string, message []b
 	if err != nil {
 		return nil, err
 	}
-	return audit.NewSigner(origin, public, func(message []byte) ([]byte, error) {
+	return audit.NewSigner(r.Origin, public, func(message []byte) ([]byte, error) {
 		raw, err := sign(k.Label, message)
 		if _, plain := public.(ed25519.PublicKey); err != nil || plain {
 			return raw, err

@@ -91,6 +91,8 @@ func (k Key) Leaf() (*x509.Certificate, error) {
 
 // Registry holds the keys and CRLs by label. It is not safe for concurrent use.
 type Registry struct {
+	// Origin is the log's name, from its first entry.
+	Origin string
 	Keys map[string]Key
 	CRLs map[string]CRL // by the issuer's label, the newest
 	// Open holds intents without outcome, by index.
@@ -117,6 +119,9 @@ func (r *Registry) Replay(index int64, leaf []byte) error {
 	if err != nil {
 		return err
 	}
+	if (index == 0) != (e.Kind == audit.KindLogCreated) {
+		return errors.New("a log begins with the entry of its creation, and has one")
+	}
 	if r.Each != nil {
 		r.Each(index, e)
 	}
@@ -140,7 +145,9 @@ func (r *Registry) Replay(index int64, leaf []byte) error {
 		r.Open[index] = e
 	case audit.KindMade, audit.KindFailed, audit.KindAbandoned:
 		return r.closeIntent(e)
-	case audit.KindLogCreated, audit.KindSignerStarted, audit.KindRefused, audit.KindCeremony, audit.KindTokenDegraded, audit.KindTokenRecovered:
+	case audit.KindLogCreated:
+		r.Origin = e.Subject
+	case audit.KindSignerStarted, audit.KindRefused, audit.KindCeremony, audit.KindTokenDegraded, audit.KindTokenRecovered:
 	default:
 		return fmt.Errorf("kind %q is not known: a newer version wrote the log, run that one", e.Kind)
 	}

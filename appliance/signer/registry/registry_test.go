@@ -154,6 +154,9 @@ func TestReplay(t *testing.T) {
 			t.Fatalf("entry %d: %v", i, err)
 		}
 	}
+	if r.Origin != "b.example/log" {
+		t.Errorf("origin %q", r.Origin)
+	}
 	if len(seen) != len(leaves) || seen[len(seen)-1] != int64(len(leaves)-1) {
 		t.Errorf("Each saw %v", seen)
 	}
@@ -212,8 +215,9 @@ func TestReplayRefusals(t *testing.T) {
 		leaf []byte
 		want string
 	}{
-		"no entry":                         {[]byte("{}"), "needs a kind"},
-		"not JSON":                         {[]byte("x"), "invalid character"},
+		"no entry":                         {[]byte("{}"), ""},
+		"not JSON":                         {[]byte("x"), ""},
+		"a second creation":                {leaf(t, audit.Entry{Kind: audit.KindLogCreated, Subject: "x"}), "begins with"},
 		"a kind of a newer version":        {detail("key.retired", `{"label":"did-1"}`), "newer version"},
 		"a kind without a dot":             {leaf(t, audit.Entry{Kind: "key"}), "newer version"},
 		"an event's kind without a source": {leaf(t, audit.Entry{Kind: "offer.created", Seq: 3}), "newer version"},
@@ -249,6 +253,9 @@ func TestReplayRefusals(t *testing.T) {
 			}
 		})
 	}
+	if err := New().Replay(0, leaves[1]); err == nil || !strings.Contains(err.Error(), "begins with") {
+		t.Errorf("a log without its creation: %v", err)
+	}
 	if err := r.Replay(int64(len(leaves)), key(func(*Key) {})); err != nil {
 		t.Errorf("the key without a defect: %v", err)
 	}
@@ -277,13 +284,14 @@ func TestNotes(t *testing.T) {
 		t.Run(string(algorithm), func(t *testing.T) {
 			k, private := recorded(t, "checkpoint-1", wire.PurposeCheckpoint, algorithm)
 			r := New()
-			if r.NoteVerifier(origin) != nil {
+			r.Origin = origin
+			if r.NoteVerifier() != nil {
 				t.Error("a verifier without a key")
 			}
-			if err := r.Replay(0, must(t)(KeyEntry(k, day))); err != nil {
+			if err := r.Replay(1, must(t)(KeyEntry(k, day))); err != nil {
 				t.Fatal(err)
 			}
-			signer, err := r.NoteSigner(origin, func(label string, message []byte) ([]byte, error) {
+			signer, err := r.NoteSigner(func(label string, message []byte) ([]byte, error) {
 				if label != "checkpoint-1" {
 					t.Errorf("asked for key %q", label)
 				}
@@ -296,13 +304,14 @@ func TestNotes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := note.Open(signed, note.VerifierList(r.NoteVerifier(origin))); err != nil {
+			if _, err := note.Open(signed, note.VerifierList(r.NoteVerifier())); err != nil {
 				t.Error(err)
 			}
-			if _, err := note.Open(signed, note.VerifierList(r.NoteVerifier("another"))); err == nil {
+			r.Origin = "another"
+			if _, err := note.Open(signed, note.VerifierList(r.NoteVerifier())); err == nil {
 				t.Error("a note of another log was taken")
 			}
-			failing, err := r.NoteSigner(origin, func(string, []byte) ([]byte, error) { return nil, errors.New("gone") })
+			failing, err := r.NoteSigner(func(string, []byte) ([]byte, error) { return nil, errors.New("gone") })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -337,16 +346,17 @@ func TestCheckpointKey(t *testing.T) {
 	k, _ := recorded(t, "checkpoint-1", wire.PurposeCheckpoint, issuance.ES256)
 	k.Algorithm = issuance.ES384
 	r := New()
-	if err := r.Replay(0, must(t)(KeyEntry(k, day))); err != nil {
+	r.Origin = "b.example/log"
+	if err := r.Replay(1, must(t)(KeyEntry(k, day))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.CheckpointKey(); err == nil || !strings.Contains(err.Error(), "ES384") {
 		t.Errorf("%v", err)
 	}
-	if r.NoteVerifier("b.example/log") != nil {
+	if r.NoteVerifier() != nil {
 		t.Error("a verifier for it")
 	}
-	if _, err := r.NoteSigner("b.example/log", nil); err == nil {
+	if _, err := r.NoteSigner(nil); err == nil {
 		t.Error("a signer for it")
 	}
 }
