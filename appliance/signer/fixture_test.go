@@ -14,11 +14,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
+	"chancery/appliance/audit"
 	"chancery/appliance/signer"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
@@ -270,4 +275,18 @@ func keyRef(t testing.TB, evidence []byte, label string) hsm.KeyRef {
 	}
 	t.Fatalf("no key %q in the evidence", label)
 	return hsm.KeyRef{}
+}
+
+// checkpointVerifier is the verifier key as the ceremony wrote it.
+func checkpointVerifier(t testing.TB, f *fixture) note.Verifier {
+	t.Helper()
+	vkey, err := os.ReadFile(filepath.Join(f.Dir, "out", "checkpoint.vkey"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := audit.NewVerifier(string(vkey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

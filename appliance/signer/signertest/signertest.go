@@ -228,23 +228,45 @@ func (s *Signer) TryStart(t testing.TB) error {
 	if s.ended != nil {
 		t.Fatal("signertest: the daemon runs already")
 	}
+	stop, ended, err := s.run(t)
+	if err == nil {
+		s.stop, s.ended = stop, ended
+	}
+	return err
+}
+
+// TryAnother starts a second daemon beside the running one; it returns why that
+// does not work.
+func (s *Signer) TryAnother(t testing.TB) error {
+	t.Helper()
+	stop, ended, err := s.run(t)
+	if err == nil {
+		stop()
+		<-ended
+	}
+	return err
+}
+
+// run starts a daemon and waits until it is ready or has ended.
+func (s *Signer) run(t testing.TB) (stop context.CancelFunc, ended chan error, err error) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	ended, ready := make(chan error, 1), make(chan struct{})
+	ended = make(chan error, 1)
+	ready := make(chan struct{})
 	go func() {
 		ended <- signer.Run(ctx, s.Config, signer.Options{
 			Logger: s.options.Logger, Now: s.options.Now, Version: "test", Ready: func() { close(ready) }})
 	}()
 	select {
 	case <-ready:
-		s.stop, s.ended = stop, ended
-		return nil
+		return stop, ended, nil
 	case err := <-ended:
 		stop()
-		return err
+		return nil, nil, err
 	case <-time.After(patience):
 		stop()
 		t.Fatalf("signertest: the daemon is not ready after %v", patience)
-		return nil
+		return nil, nil, nil
 	}
 }
 
