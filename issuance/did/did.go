@@ -153,9 +153,12 @@ func Key(public crypto.PublicKey) (id, keyID string, err error) {
 		data = append(binary.AppendUvarint(nil, codeEd25519), key...)
 	case *ecdsa.PublicKey:
 		code := map[elliptic.Curve]uint64{elliptic.P256(): codeP256, elliptic.P384(): codeP384, elliptic.P521(): codeP521}[key.Curve]
+		if code == 0 {
+			return "", "", errors.New("did:key: the curve is not P-256, P-384 or P-521")
+		}
 		point, err := key.Bytes()
-		if code == 0 || err != nil {
-			return "", "", errors.New("did:key: not a point of P-256, P-384 or P-521")
+		if err != nil {
+			return "", "", fmt.Errorf("did:key: %w", err)
 		}
 		n := len(point) / 2
 		compressed := append([]byte{2 + point[len(point)-1]&1}, point[1:1+n]...)
@@ -167,8 +170,12 @@ func Key(public crypto.PublicKey) (id, keyID string, err error) {
 	return "did:key:" + value, "did:key:" + value + "#" + value, nil
 }
 
-// segment is a path segment that reads the same in a URL and in a DID.
-var segment = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
+// host is a DID's host with its port; segment a path segment that reads the same
+// in a URL and in a DID.
+var (
+	host    = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(%3A[0-9]{1,5})?$`)
+	segment = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
+)
 
 // Web returns the did:web of an issuer's https URL (did:web §3.1). The host must
 // be a name, not an address, and the path's segments free of characters that
@@ -181,12 +188,16 @@ func Web(issuer string) (string, error) {
 	if net.ParseIP(u.Hostname()) != nil {
 		return "", fmt.Errorf("%q has no did:web: its host must be a name, not an address", issuer)
 	}
-	id := "did:web:" + strings.ReplaceAll(strings.ToLower(u.Host), ":", "%3A")
-	path := strings.Trim(u.EscapedPath(), "/")
-	if path == "" {
+	name := strings.ReplaceAll(strings.ToLower(u.Host), ":", "%3A")
+	if !host.MatchString(name) {
+		return "", fmt.Errorf("%q has no did:web: its host must be a name of letters, digits and hyphens", issuer)
+	}
+	id := "did:web:" + name
+	path := u.EscapedPath()
+	if path == "" || path == "/" {
 		return id, nil
 	}
-	for s := range strings.SplitSeq(path, "/") {
+	for s := range strings.SplitSeq(strings.TrimSuffix(path[1:], "/"), "/") {
 		if !segment.MatchString(s) || s == "." || s == ".." {
 			return "", fmt.Errorf("%q has no did:web: its path must consist of letters, digits and . _ ~ - between slashes", issuer)
 		}
@@ -202,19 +213,19 @@ func WebURL(id string) (string, error) {
 		return "", errors.New("not a did:web")
 	}
 	parts := strings.Split(rest, ":")
-	u, err := url.Parse("https://" + strings.Replace(parts[0], "%3A", ":", 1))
-	if err != nil || u.Hostname() == "" || u.Host != strings.Replace(parts[0], "%3A", ":", 1) {
+	if !host.MatchString(parts[0]) {
 		return "", errors.New("did:web: the host is malformed")
 	}
+	origin := "https://" + strings.Replace(parts[0], "%3A", ":", 1)
 	if len(parts) == 1 {
-		return u.String() + "/.well-known/did.json", nil
+		return origin + "/.well-known/did.json", nil
 	}
 	for _, s := range parts[1:] {
 		if !segment.MatchString(s) || s == "." || s == ".." {
 			return "", errors.New("did:web: the path is malformed")
 		}
 	}
-	return u.String() + "/" + strings.Join(parts[1:], "/") + "/did.json", nil
+	return origin + "/" + strings.Join(parts[1:], "/") + "/did.json", nil
 }
 
 // WebKey is a verification method of a did:web document.
