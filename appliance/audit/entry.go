@@ -15,15 +15,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"chancery/issuance"
 )
 
-// Kind names what an entry records. Those with a dot-separated prefix that is
-// not the signer's own come from chanceryd.
+// Kind names what an entry records, in two parts with a dot between them.
 type Kind string
+
+// OfSigner tells whether the kind is one of the signer's own, by its first part.
+// The others are of chanceryd's events, which have a source and a number.
+func (k Kind) OfSigner() bool {
+	first, _, _ := strings.Cut(string(k), ".")
+	switch first {
+	case "log", "signer", "signature", "key", "crl", "ceremony", "token":
+		return true
+	}
+	return false
+}
 
 // The signer's own kinds.
 const (

@@ -231,6 +231,10 @@ func (w *walker) cell(page, at int, kind byte, used []bool, depth int) (key int6
 	base := (page - 1) * pageSize
 	if kind == interiorPage {
 		key, n := w.varint(base + at + 4)
+		if at+4+n > pageSize {
+			w.problem("page %d: a cell ends beyond the page", page)
+			return 0
+		}
 		mark(used, at, at+4+n)
 		// Tables here grow at the end alone, so that a key is the last one below.
 		if last := w.table(w.u32(base+at), depth+1); last != key {

@@ -33,12 +33,16 @@ func (s *story) take(index int64, leaf []byte) {
 	case KindMade, KindFailed, KindAbandoned:
 		s.outcome(index, e.Intent, names)
 	}
-	if e.Source != "" {
-		if e.Seq != s.last[e.Source]+1 {
-			s.report.problem("entry %d: event %d of %q follows %d", index, e.Seq, e.Source, s.last[e.Source])
-		}
-		s.last[e.Source] = e.Seq
+	if e.Source == "" {
+		return
 	}
+	if e.Kind.OfSigner() {
+		s.report.problem("entry %d: an event of %q has the signer's own kind %s", index, e.Source, e.Kind)
+	}
+	if e.Seq != s.last[e.Source]+1 {
+		s.report.problem("entry %d: event %d of %q follows %d", index, e.Seq, e.Source, s.last[e.Source])
+	}
+	s.last[e.Source] = e.Seq
 }
 
 func (s *story) outcome(index int64, intent *int64, names named) {

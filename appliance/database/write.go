@@ -18,7 +18,8 @@ type Tx struct {
 // Write runs fn in a transaction and returns when its changes are durable.
 // Concurrent calls share a commit; a failing fn undoes its own changes alone.
 // fn must not call Write and must not keep tx. When Write returns an error of
-// the commit itself, none of the group's changes were made.
+// the commit itself, none of the group's changes are there; should the machine
+// stop before the next commit, they may be found made at the next start.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	j := &job{ctx: ctx, fn: fn, result: make(chan error, 1)}
 	select {
