@@ -3,6 +3,7 @@ package hsm
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -88,6 +89,9 @@ func TestDestroyIsRetried(t *testing.T) {
 // TestTheDirectoryIsSynced: a software token does not sync what it writes, so a
 // key counts only when its folder is on disk.
 func TestTheDirectoryIsSynced(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not on this machine: apt-get install strace")
+	}
 	const made = "the key is made\n"
 	trace := filepath.Join(t.TempDir(), "trace")
 	here, out, err := hsmtest.Child(t, "strace", "-f", "-e", "trace=syncfs,write,ftruncate", "-o", trace)

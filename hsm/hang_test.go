@@ -18,10 +18,10 @@ import (
 func TestAHungCallIsReported(t *testing.T) {
 	hung := make(chan string, 100)
 	token, fault, key := faulty(t, func(c *Config) {
-		c.CallTimeout, c.HungAfter, c.Sessions, c.Queue = 100*time.Millisecond, 200*time.Millisecond, 1, 1
+		c.CallTimeout, c.HungAfter, c.Sessions = 300*time.Millisecond, 300*time.Millisecond, 1
 		c.OnHung = func(op string) { hung <- op }
 	})
-	fault.Order(t, "hang C_Sign 2")
+	fault.Order(t, "hang C_Sign 3")
 	refuses(t, token, key, ClassHung)
 	until(t, "the state is hung", func() bool { return token.State().Class == ClassHung })
 	if token.State().Ready {
@@ -31,14 +31,18 @@ func TestAHungCallIsReported(t *testing.T) {
 	defer cancel()
 	_, err := token.Sign(ctx, key, []byte("m"))
 	wantClass(t, err, ClassBusy) // the hung call keeps its place
-	if op := <-hung; op != "C_Sign" {
-		t.Errorf("%s was reported", op)
-	}
 	until(t, "the call is back", func() bool { return token.State().Ready })
-	sign(t, token, key)
+	until(t, "signatures go on", func() bool { _, err := token.Sign(context.Background(), key, nil); return err == nil })
 	token.Close()
-	if len(hung) != 0 {
-		t.Errorf("the owner was told %d times more", len(hung))
+	close(hung)
+	reports := 0
+	for op := range hung { // a slow machine may have more that took so long
+		if op == "C_Sign" {
+			reports++
+		}
+	}
+	if reports != 1 {
+		t.Errorf("the owner was told %d times", reports)
 	}
 }
 
@@ -46,20 +50,20 @@ func TestAHungCallIsReported(t *testing.T) {
 // make room for more.
 func TestAHungCallKeepsItsPlace(t *testing.T) {
 	token, fault, key := faulty(t, func(c *Config) {
-		c.CallTimeout, c.Sessions, c.Queue = 50*time.Millisecond, 1, 1
+		c.CallTimeout, c.Sessions, c.Queue = 300*time.Millisecond, 1, 1
 	})
-	fault.Order(t, "hang C_Sign 1")
+	fault.Order(t, "hang C_Sign 2")
 	refuses(t, token, key, ClassHung)
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		_, err := token.Sign(context.Background(), key, []byte("m"))
+		_, err := token.Sign(ctx, key, []byte("m"))
 		done <- err
 	}()
 	until(t, "one waits", func() bool { return token.State().Waiting == 1 })
 	refuses(t, token, key, ClassBusy) // one out, one waiting: that is all
-	if err := <-done; err != nil {
-		t.Errorf("who waited: %v", err)
-	}
+	cancel()
+	wantClass(t, <-done, ClassBusy)
 }
 
 // TestAHungCallEndsTheProcess is what happens without Config.OnHung: the process
@@ -67,7 +71,7 @@ func TestAHungCallKeepsItsPlace(t *testing.T) {
 func TestAHungCallEndsTheProcess(t *testing.T) {
 	here, out, err := hsmtest.Child(t)
 	if here {
-		token, fault, key := faulty(t, func(c *Config) { c.CallTimeout, c.HungAfter = 50*time.Millisecond, 50*time.Millisecond })
+		token, fault, key := faulty(t, func(c *Config) { c.CallTimeout, c.HungAfter = 500*time.Millisecond, 500*time.Millisecond })
 		fault.Order(t, "hang C_Sign 60")
 		refuses(t, token, key, ClassHung)
 		token.Close() // hangs behind it, and must not keep the process alive
@@ -101,7 +105,7 @@ func TestACrashEndsTheProcess(t *testing.T) {
 // TestACallerIsLetGo ends the caller's time while its call is out.
 func TestACallerIsLetGo(t *testing.T) {
 	token, fault, key := faulty(t, nil)
-	fault.Order(t, "latency C_Sign 300000")
+	fault.Order(t, "latency C_Sign 1000000")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -122,7 +126,7 @@ func TestACallerIsLetGo(t *testing.T) {
 // TestCloseWaitsForWhatIsOut: C_Finalize beside a call in flight would crash.
 func TestCloseWaitsForWhatIsOut(t *testing.T) {
 	token, fault, key := faulty(t, nil)
-	fault.Order(t, "latency C_Sign 300000")
+	fault.Order(t, "latency C_Sign 1000000")
 	done := make(chan error, 1)
 	go func() {
 		_, err := token.Sign(context.Background(), key, []byte("m"))
@@ -140,10 +144,9 @@ func TestCloseWaitsForWhatIsOut(t *testing.T) {
 
 // TestStateNeverWaits asks while the token is being opened behind a hung call.
 func TestStateNeverWaits(t *testing.T) {
-	token, fault, key := faulty(t, func(c *Config) { c.CallTimeout = 100 * time.Millisecond })
-	fault.Order(t, "killsessions", "hang C_Login 1")
+	token, fault, key := faulty(t, func(c *Config) { c.CallTimeout = 300 * time.Millisecond })
+	fault.Order(t, "killsessions", "hang C_Login 2")
 	refuses(t, token, key, ClassHung)
 	until(t, "the state is hung", func() bool { s := token.State(); return !s.Ready && s.Class == ClassHung })
-	until(t, "it is open", func() bool { return token.State().Ready })
-	sign(t, token, key)
+	until(t, "it signs", func() bool { _, err := token.Sign(context.Background(), key, nil); return err == nil })
 }

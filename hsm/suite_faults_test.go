@@ -138,7 +138,7 @@ func suiteHeals(t *testing.T, p product) {
 func suiteBadSignatures(t *testing.T, p product) {
 	token, fault, key := throughFaults(t, p.cfg, nil)
 	before := token.State().Generation
-	for _, order := range []string{"corrupt 1", "short 1", "der 1"} {
+	for _, order := range []string{"corrupt 1", "short 1", "pad 1", "der 1"} {
 		fault.Order(t, order)
 		refuses(t, token, key, ClassBadSignature)
 		sign(t, token, key)

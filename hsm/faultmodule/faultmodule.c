@@ -22,6 +22,7 @@
 //   serial                         one call at a time
 //   corrupt COUNT                  flip a bit in the next COUNT signatures
 //   short COUNT                    cut the last byte off the next COUNT signatures
+//   pad COUNT                      put a zero before r and before s in the next COUNT signatures
 //   der COUNT                      give the next COUNT signatures as ASN.1 DER instead of r and s
 //   hang NAME SECONDS              the next call stays out that long
 //   crash NAME                     the next call ends the process
@@ -73,7 +74,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, one_at_a_time = PTHREAD
 static struct rule rules[KINDS][32];
 static int rule_count[KINDS];
 static ulong_t gone;
-static long corrupt, cut, as_der, max_sessions, sessions, calls[FUNCTIONS], spent[FUNCTIONS];
+static long corrupt, cut, padded, as_der, max_sessions, sessions, calls[FUNCTIONS], spent[FUNCTIONS];
 static int serial, kill_sessions;
 static long in_flight, alone_in_flight, overlaps;
 static struct timespec read_at;
@@ -116,6 +117,7 @@ static void order(char *line) {
 	else if (strcmp(verb, "serial") == 0) serial = 1;
 	else if (strcmp(verb, "corrupt") == 0) corrupt = n > 1 ? atol(name) : 1;
 	else if (strcmp(verb, "short") == 0) cut = n > 1 ? atol(name) : 1;
+	else if (strcmp(verb, "pad") == 0) padded = n > 1 ? atol(name) : 1;
 	else if (strcmp(verb, "der") == 0) as_der = n > 1 ? atol(name) : 1;
 	else if (strcmp(verb, "stats") == 0) write_stats();
 	else {
@@ -135,7 +137,7 @@ static void read_orders(void) {
 	read_size = s.st_size;
 	read_inode = s.st_ino;
 	memset(rule_count, 0, sizeof rule_count);
-	gone = 0; corrupt = 0; cut = 0; as_der = 0; max_sessions = 0; serial = 0; kill_sessions = 0;
+	gone = 0; corrupt = 0; cut = 0; padded = 0; as_der = 0; max_sessions = 0; serial = 0; kill_sessions = 0;
 	FILE *f = fopen(path, "r");
 	if (f == NULL) return;
 	char line[256];
@@ -175,6 +177,14 @@ static ulong_t integer(unsigned char *to, const unsigned char *from, ulong_t n) 
 static void spoil(unsigned char *signature, ulong_t *length) {
 	if (corrupt > 0) { corrupt--; signature[7] ^= 1; }
 	if (cut > 0) { cut--; --*length; }
+	if (padded > 0) {
+		padded--;
+		ulong_t half = *length / 2;
+		memmove(signature + half + 2, signature + half, half);
+		memmove(signature + 1, signature, half);
+		signature[0] = signature[half + 1] = 0;
+		*length += 2;
+	}
 	if (as_der > 0 && *length == 64) {
 		unsigned char der[80] = { 0x30 };
 		as_der--;
