@@ -29,6 +29,8 @@ type Command struct {
 	Summary string
 	// Count is how many positional arguments there must be.
 	Count int
+	// Serves marks a daemon: what ends it is told as the last line of its log.
+	Serves bool
 	// Flags declares flags besides -config; nil declares none.
 	Flags func(*flag.FlagSet)
 	// Run does the work. Its error becomes the exit status through Program.Status.
@@ -52,23 +54,27 @@ var errUsage = errors.New("wrong command line")
 // Main hardens the process, runs the command that os.Args names until it ends
 // or the process is told to stop (SIGINT, SIGTERM), and exits.
 func (p Program) Main() {
-	if err := Harden(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", p.Name, err)
-		os.Exit(1)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := p.run(ctx, os.Args[1:])
+	err := Harden()
+	if err == nil {
+		err = p.run(ctx, os.Args[1:])
+	}
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "%s: %v\n", p.Name, err)
 	status := 1
+	c, _ := p.find(os.Args[1:])
 	switch {
 	case errors.Is(err, errUsage):
 		status = 2
 	case p.Status != nil:
 		status = p.Status(err)
+	}
+	if c != nil && c.Serves && status != 2 {
+		logger(slog.LevelInfo, p.Name).Error("ended", "status", status, "error", err.Error())
+	} else {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", p.Name, err)
 	}
 	os.Exit(status)
 }
@@ -170,5 +176,9 @@ func Harden() error {
 func Logger(cfg *config.Config, name string) *slog.Logger {
 	level := slog.LevelInfo
 	_ = level.UnmarshalText([]byte(cfg.Log)) // the configuration was checked
+	return logger(level, name)
+}
+
+func logger(level slog.Level, name string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("process", name)
 }

@@ -8,8 +8,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"chancery/appliance/audit"
 	"chancery/appliance/ceremony"
 	"chancery/appliance/signer"
@@ -36,7 +34,7 @@ func runCeremony(ctx context.Context, cfg *config.Config, args []string) error {
 // openLog opens the audit log and reads the keys from it.
 func openLog(cfg *config.Config) (*registry.Registry, *audit.Log, error) {
 	r := registry.New()
-	log, err := audit.Open(cfg.Signer.Database, r.Replay, func() note.Verifier { return r.NoteVerifier(cfg.Signer.Origin) })
+	log, err := audit.Open(cfg.Signer.Database, r.Replay, r.NoteVerifier)
 	return r, log, err
 }
 

@@ -29,7 +29,7 @@ func main() {
 		Name: "chancery-signer", Version: version, About: "keys in the PKCS#11 token, and the audit log",
 		Status: signer.ExitStatus,
 		Commands: []process.Command{
-			{Name: "serve", Summary: "serve sign.sock and admin.sock", Run: serve},
+			{Name: "serve", Summary: "serve sign.sock and admin.sock", Serves: true, Run: serve},
 			{Name: "init", Summary: "make signer.db, which must not exist", Run: create},
 			{Name: "ceremony", Args: "PLAN.toml", Count: 1, Summary: "make the keys that a plan names; the signer must be stopped or paused", Run: runCeremony},
 			{Name: "keys", Summary: "print the log's keys, certificates and profiles as JSON, without the token", Run: keys},

@@ -26,7 +26,7 @@ func main() {
 	process.Program{
 		Name: "chanceryd", Version: version, About: "credentials for wallets, offers for operators",
 		Commands: []process.Command{
-			{Name: "serve", Summary: "serve wallets and operators", Run: serve},
+			{Name: "serve", Summary: "serve wallets and operators", Serves: true, Run: serve},
 			{Name: "init", Summary: "make chancery.db, which must not exist", Run: create},
 			{Name: "check", Summary: "check the configuration and every credential configuration", Run: check},
 			{Name: "token add", Args: "NAME", Count: 1, Summary: "add an operator; the token is printed once", Run: withStore(addToken)},
