@@ -171,6 +171,13 @@ func (c *Claim) check(format issuance.Format, at string, f *faults) {
 			f.add("%s.display: %q is not a language tag with a name", at, locale)
 		}
 	}
+	if c.Type.listed() {
+		var oneOf []any
+		for i, value := range c.OneOf {
+			oneOf = append(oneOf, c.convertFixed(fmt.Sprintf("one_of[%d]", i), value, format, at, f))
+		}
+		c.oneOf = oneOf
+	}
 	c.fixed = c.convertFixed("value", c.Value, format, at, f)
 	c.fallback = c.convertFixed("default", c.Default, format, at, f)
 }
@@ -217,6 +224,9 @@ func (c *Claim) checkValues(at string, f *faults) {
 	}
 	if (c.Min != nil || c.Max != nil) && c.Type != TypeInteger && c.Type != TypeCountries && c.Type != TypeTexts {
 		f.add("%s: only integers and lists of texts or countries have min and max", at)
+	}
+	if len(c.OneOf) > 0 && !c.Type.listed() {
+		f.add("%s.one_of: only texts and integers have it", at)
 	}
 	if c.Min != nil && c.Max != nil && *c.Min > *c.Max {
 		f.add("%s.min: it is greater than max", at)
@@ -310,6 +320,11 @@ func (s *source) at(path []string) *source {
 		}
 	}
 	return s
+}
+
+// listed tells whether the file can list all values that there are.
+func (t Type) listed() bool {
+	return slices.Contains([]Type{TypeText, TypeLatin1, TypeInteger}, t)
 }
 
 // list tells whether the value is a list, whose elements can be hidden one by one.

@@ -86,6 +86,8 @@ type Claim struct {
 	// Min and Max bound an integer, or the number of a list's entries.
 	Min *int64 `toml:"min"`
 	Max *int64 `toml:"max"`
+	// OneOf lists all values that a text or an integer may have.
+	OneOf []any `toml:"one_of"`
 	// Age is an age_over claim's NN; From is the dotted path of the birth date it is derived from.
 	Age  int    `toml:"age"`
 	From string `toml:"from"`
@@ -98,6 +100,7 @@ type Claim struct {
 
 	source, birth   []string   // MapFrom and From, split
 	fixed, fallback any        // Value and Default, converted
+	oneOf           []any      // OneOf, converted
 	hide            sdjwt.Path // what of an SD-JWT VC's claim is disclosable; nil for none
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/jpeg"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -91,6 +92,14 @@ func fromTOML(v any) any {
 // convert turns a JSON value into what the format carries. The problem names no
 // value.
 func (c *Claim) convert(v any, format issuance.Format) (any, string) {
+	value, problem := c.convertType(v, format)
+	if problem == "" && c.oneOf != nil && !slices.Contains(c.oneOf, value) {
+		return nil, "is none of the values that the configuration allows"
+	}
+	return value, problem
+}
+
+func (c *Claim) convertType(v any, format issuance.Format) (any, string) {
 	inMdoc := format == issuance.FormatMdoc
 	switch c.Type {
 	case TypeText, TypeLatin1, TypeCountry:
