@@ -70,7 +70,7 @@ func TestTokenAway(t *testing.T) {
 // eventually waits for what takes its time.
 func (r *rig) eventually(t *testing.T, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the signer did not come back")
 		}
