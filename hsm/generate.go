@@ -117,13 +117,11 @@ func (v *visit) make(ref *KeyRef) (*key, error) {
 			err = attempt(false)
 		}
 	}
-	if err != nil {
-		return nil, classify("C_GenerateKey", ref.Label, err)
+	if err == nil && ref.Algorithm != Sealing {
+		ref.Public, err = v.readPublic(public, ref.Algorithm)
 	}
-	if ref.Algorithm != Sealing {
-		if ref.Public, err = v.readPublic(public, ref.Algorithm); err != nil {
-			return nil, classify("read public key", ref.Label, err)
-		}
+	if err != nil {
+		return nil, err
 	}
 	return v.findKey(*ref)
 }

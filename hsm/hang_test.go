@@ -52,7 +52,7 @@ func TestAHungCallKeepsItsPlace(t *testing.T) {
 	token, fault, key := faulty(t, func(c *Config) {
 		c.CallTimeout, c.Sessions, c.Queue = 300*time.Millisecond, 1, 1
 	})
-	fault.Order(t, "hang C_Sign 2")
+	fault.Order(t, "hang C_Sign 4")
 	refuses(t, token, key, ClassHung)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

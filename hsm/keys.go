@@ -214,7 +214,7 @@ func (v *visit) findKey(ref KeyRef) (*key, error) {
 		}
 		held, err := v.readPublic(public, ref.Algorithm)
 		if err != nil {
-			return nil, classify("read public key", ref.Label, err)
+			return nil, err
 		}
 		if pinned, ok := ref.Public.(interface{ Equal(crypto.PublicKey) bool }); !ok || !pinned.Equal(held) {
 			return nil, failure(ClassKeyMissing, "find key", ref.Label, "its public key is not the one of the ceremony")
@@ -278,7 +278,11 @@ func (v *visit) readPublic(h pkcs11.ObjectHandle, a issuance.Algorithm) (crypto.
 	if err != nil {
 		return nil, err
 	}
-	return parsePoint(point, a)
+	public, err := parsePoint(point, a)
+	if err != nil {
+		return nil, failure(ClassKeyMissing, "read public key", "", "%w", err)
+	}
+	return public, nil
 }
 
 // curves are the curves of the algorithms that have one here.

@@ -219,9 +219,9 @@ func TestWrongKindOfKey(t *testing.T) {
 	}
 	other := importKey(t, token, newLabel(), elliptic.P384(), issuance.ES384)
 	other.Algorithm = issuance.ES256 // another curve than pinned
-	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassRefused)
+	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassKeyMissing)
 	other.Algorithm = issuance.EdDSA
-	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassRefused)
+	wantClass(t, token.Load(ctx, []KeyRef{other}), ClassKeyMissing)
 }
 
 // TestAPublicHalfOfAnother gives the private key the public half of another one,
