@@ -339,45 +339,6 @@ func TestLintCRLRules(t *testing.T) {
 	}
 }
 
-// TestForeignCertificates lints other people's certificates: what is known to
-// be right must pass, what is known to be wrong must not.
-func TestForeignCertificates(t *testing.T) {
-	dir := filepath.Join("..", "..", "..", "shared", "specs", "vectors", "mdoc")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("shared vectors are not on this machine")
-	}
-	read := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		block, _ := pem.Decode(data)
-		if block == nil {
-			t.Fatalf("%s is not PEM", name)
-		}
-		return block.Bytes
-	}
-	parent, err := x509.ParseCertificate(read("golden/iaca.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f := refuse(LintCertificate(read("golden/iaca.pem"), Root, nil)); f != nil {
-		t.Errorf("the golden root: %v", f)
-	}
-	if f := refuse(LintCertificate(read("golden/ds.pem"), DocumentSigner, parent)); f != nil {
-		t.Errorf("the golden document signer: %v", f)
-	}
-	if f := refuse(LintCertificate(read("certs/openid-conformance-iaca-2026-08-22.pem"), Root, nil)); f != nil {
-		t.Errorf("the conformance suite's root: %v", f)
-	}
-	if f := refuse(LintCertificate(read("certs/isomdl-incorrect-iaca-signer.pem"), DocumentSigner, nil)); f == nil {
-		t.Error("a signer that is known to be wrong passes")
-	}
-	if f := refuse(LintCertificate(read("certs/eudi-ref-pid-ca-ut-01.pem"), Root, nil)); f == nil {
-		t.Error("a root with a critical extended key usage passes")
-	}
-}
-
 func TestSerialNumbers(t *testing.T) {
 	seen := map[string]bool{}
 	for range 200 {
@@ -387,20 +348,4 @@ func TestSerialNumbers(t *testing.T) {
 		}
 		seen[n.String()] = true
 	}
-}
-
-func FuzzLint(f *testing.F) {
-	r := newRoot(f, elliptic.P256())
-	crl, err := CreateCRL(r.cert, r.key, 1, nil, start, start.AddDate(0, 0, 60))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(r.cert.Raw)
-	f.Add(crl)
-	f.Fuzz(func(t *testing.T, der []byte) {
-		for profile := range longest {
-			LintCertificate(der, profile, r.cert)
-		}
-		LintCRL(der, r.cert)
-	})
 }
