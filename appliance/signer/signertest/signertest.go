@@ -115,12 +115,12 @@ func Prepare(t testing.TB, o Options) *Signer {
 		s.options.Now = time.Now
 	}
 	t.Cleanup(func() { s.clean(t) })
-	tokens := hsmtest.SoftHSM(t)
+	hsmtest.SoftHSM(t)
 	if o.Faults {
 		s.Fault = hsmtest.WithFaults(t, module)
 		module = s.Fault.Module
 	}
-	s.configure(t, module, tokens)
+	s.configure(t, module)
 	if err := audit.Create(s.Config.Signer.Database, s.Config.Signer.Origin, s.options.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -149,8 +149,9 @@ func Example(t testing.TB, name string) string {
 	return string(data)
 }
 
-// configure writes chancery.toml and the PIN's file.
-func (s *Signer) configure(t testing.TB, module, tokens string) {
+// configure writes chancery.toml and the PIN's file. The token's folder is not
+// named: syncing it would wait for all that other tests write.
+func (s *Signer) configure(t testing.TB, module string) {
 	t.Helper()
 	text := fmt.Sprintf(`log = "debug"
 [issuer]
@@ -169,13 +170,12 @@ database = "chancery.db"
 module = %q
 token_label = %q
 pin = "./pin"
-token_directory = %q
 database = "signer.db"
 origin = %q
 sign_socket = "sign.sock"
 admin_socket = "admin.sock"
 spool = "spool"
-`, Issuer, filepath.Join(examples(), "configurations"), module, hsmtest.Label, tokens, Origin)
+`, Issuer, filepath.Join(examples(), "configurations"), module, hsmtest.Label, Origin)
 	path := filepath.Join(s.Dir, "chancery.toml")
 	for name, content := range map[string]string{path: text, filepath.Join(s.Dir, "pin"): hsmtest.PIN + "\n"} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
