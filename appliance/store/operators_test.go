@@ -53,7 +53,11 @@ func TestOperators(t *testing.T) {
 	if n := f.ask("SELECT count(*) FROM operators WHERE token_hash = zeroblob(32)"); n != 1 {
 		t.Error("the revoked token's hash is still there")
 	}
-	f.operator("archivist")
+	archivist := f.operator("archivist")
+	f.tamper("UPDATE operators SET revoked_at = 1 WHERE name = 'archivist'") // its hash is there
+	if _, err := f.OperatorByToken(ctx, archivist); !errors.Is(err, ErrToken) {
+		t.Errorf("a revoked token: %v", err)
+	}
 	list, err := f.Operators(ctx)
 	if err != nil || len(list) != 2 || list[0].Name != "archivist" || list[1].Name != "registrar" || list[1].RevokedAt.IsZero() || !list[1].LastUsedAt.Equal(created.Add(time.Minute)) {
 		t.Errorf("%+v, %v", list, err)
@@ -112,7 +116,7 @@ func TestLogins(t *testing.T) {
 	}
 	use := func() {
 		t.Helper()
-		count(t, together(16, func(int) error {
+		count(t, f.race(16, func(int) error {
 			_, err := f.OperatorByToken(context.Background(), token)
 			return err
 		}), nil)

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"chancery/appliance/database"
 )
 
 // together calls fn from n goroutines that start at one moment and returns the
@@ -26,6 +28,24 @@ func together(n int, fn func(i int) error) []error {
 		})
 	}
 	close(start)
+	wait.Wait()
+	return errs
+}
+
+// race is together while the writer is held for a moment, so that the callers
+// have read what they read before any of them has changed it.
+func (f *fixture) race(n int, fn func(i int) error) (errs []error) {
+	f.t.Helper()
+	held, release := make(chan struct{}), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := f.db.Write(context.Background(), func(*database.Tx) error { close(held); <-release; return nil }); err != nil {
+			f.t.Error(err)
+		}
+	})
+	<-held
+	time.AfterFunc(30*time.Millisecond, func() { close(release) })
+	errs = together(n, fn)
 	wait.Wait()
 	return errs
 }
@@ -74,7 +94,7 @@ func TestOneOfManyWallets(t *testing.T) {
 		c := f.create(txCode)
 		var mu sync.Mutex
 		var tokens []string
-		errs := together(64, func(int) error {
+		errs := f.race(64, func(int) error {
 			token, err := f.Redeem(context.Background(), redemption(c))
 			mu.Lock()
 			defer mu.Unlock()
@@ -104,7 +124,7 @@ func TestWrongCodesRace(t *testing.T) {
 		c := f.create(6)
 		r := redemption(c)
 		r.TransactionCode = wrong(c.TransactionCode)
-		count(t, together(guesses, func(int) error {
+		count(t, f.race(guesses, func(int) error {
 			_, err := f.Redeem(context.Background(), r)
 			return err
 		}), ErrTransactionCodeWrong, ErrCode)
@@ -133,9 +153,13 @@ func TestWrongCodesRace(t *testing.T) {
 func TestRightAmongWrong(t *testing.T) {
 	f := open(t)
 	won := 0
-	for range 30 {
+	for round := range 30 {
 		c := f.create(6)
-		errs := together(16, func(i int) error {
+		start := together
+		if round%2 == 0 {
+			start = f.race
+		}
+		errs := start(16, func(i int) error {
 			r := redemption(c)
 			if i != 8 {
 				r.TransactionCode = wrong(c.TransactionCode)
@@ -342,13 +366,57 @@ func TestReplays(t *testing.T) {
 	if n := replays(spent) + replays(cancelled); n != 0 {
 		t.Errorf("%d alarms without a replay", n)
 	}
-	count(t, together(8, func(int) error {
+	count(t, f.race(8, func(int) error {
 		_, err := f.Redeem(ctx, redemption(spent))
 		return err
 	}), ErrCode)
 	if n := replays(spent); n != 1 {
 		t.Errorf("%d alarms, want 1", n)
 	}
+}
+
+// TestTheUpdateDecides changes one thing about an offer between what a redemption
+// reads and what it writes: each is a condition of the write.
+func TestTheUpdateDecides(t *testing.T) {
+	f := open(t)
+	for _, change := range []string{"state = 2", "state = 5", "code_hash = zeroblob(32)", "tx_mac = zeroblob(32)", "tx_mac = NULL", "attempts_left = 0", "expires_at = 1"} {
+		c := f.create(6)
+		r := redemption(c)
+		r.Select = func(offered []string) ([]string, bool, error) {
+			f.tamper("UPDATE offers SET " + change)
+			return offered, false, nil
+		}
+		if _, err := f.Redeem(context.Background(), r); !errors.Is(err, ErrCode) {
+			t.Errorf("%s: redeemed with %v", change, err)
+		}
+		if n := f.ask("SELECT count(*) FROM offers WHERE token_hash IS NOT NULL"); n != 0 {
+			t.Errorf("%s: a token was recorded", change)
+		}
+	}
+	c := f.create(0)
+	r := redemption(c)
+	r.Select = func(offered []string) ([]string, bool, error) {
+		if _, err := f.Redeem(context.Background(), redemption(c)); err != nil {
+			t.Error(err)
+		}
+		return offered, false, nil
+	}
+	if _, err := f.Redeem(context.Background(), r); !errors.Is(err, ErrCode) {
+		t.Errorf("redeemed by two: %v", err)
+	}
+}
+
+// TestAMACOfAnotherOffer holds that a transaction code belongs to its offer.
+func TestAMACOfAnotherOffer(t *testing.T) {
+	f := open(t)
+	mine, theirs := f.create(6), f.create(6)
+	f.tamper("UPDATE offers SET tx_mac = (SELECT tx_mac FROM offers WHERE id = 2)")
+	r := redemption(mine)
+	r.TransactionCode = &theirs.TransactionCode
+	if _, err := f.Redeem(context.Background(), r); !errors.Is(err, ErrTransactionCodeWrong) {
+		t.Errorf("redeemed with another offer's code: %v", err)
+	}
+	f.redeem(theirs)
 }
 
 // TestARowWithoutItsMAC holds that somebody who deletes a transaction code's MAC

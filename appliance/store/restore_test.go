@@ -75,9 +75,23 @@ func (k *fixture) checkRestored(spent, redeemed, final Created, token string) {
 	try("before the log was asked", ErrKeyAway)
 	mine := k.create(0) // offers can be made meanwhile, and redeemed
 	k.redeem(mine)
-	k.log.before = nil
 	old, _, _ := k.outbox.position()
 	before := len(k.log.events[old])
+	asked := false
+	k.log.before = func() error { // it is killed right after it has found out
+		if asked {
+			return errAway
+		}
+		asked = true
+		return nil
+	}
+	if err := k.Drain(ctx, k.log.send); !errors.Is(err, errAway) {
+		t.Error(err)
+	}
+	k.log.before = nil
+	killed := k.killed()
+	k.Store.Close()
+	*k = *killed
 	k.drain()
 	try("of a restored copy", ErrCode)
 	for id, want := range map[string]State{spent.ID: Cancelled, redeemed.ID: Cancelled, final.ID: Issued, mine.ID: Redeemed} {
@@ -110,7 +124,11 @@ func TestSentButNotNoted(t *testing.T) {
 	if _, err := f.log.send(ctx, f.outbox.source, []Event{{Seq: 1, Kind: "offer.created", Time: f.clock.Now(), Actor: "registrar", Subject: c.ID}}); err != nil {
 		t.Fatal(err)
 	}
+	sends := f.log.sends
 	f.restart()
+	if n := f.log.sends - sends; n != 1 {
+		t.Errorf("%d messages, want the question alone", n)
+	}
 	f.wantLog()
 	f.redeem(c)
 	f.drain()
