@@ -115,7 +115,9 @@ func (i *Issuer) asRefusal(r *http.Request, err error) *refusal {
 		}
 		switch e.Code {
 		case wire.CodeBusy, wire.CodeUnavailable:
-			i.log.Warn("the signer cannot serve now", "path", r.Pattern, "code", e.Code)
+			// One line for each turned-away request would drown the log; metrics
+			// count them, and the signer's log says what happened to the token.
+			i.log.Debug("the signer cannot serve now", "path", r.Pattern, "code", e.Code)
 		default:
 			i.log.Error("the signer failed", "path", r.Pattern, "error", err)
 		}

@@ -24,6 +24,7 @@ type signingKey struct {
 
 // published is everything that follows from the signer's keys. It does not change.
 type published struct {
+	generation uint64 // of the identities
 	identities []wire.Identity
 	keys       map[string]*signingKey
 	metadata   document
@@ -34,7 +35,7 @@ type published struct {
 
 // publish derives what is served from the keys.
 func (i *Issuer) publish(r wire.IdentitiesResponse) (*published, error) {
-	p := &published{identities: r.Identities, keys: map[string]*signingKey{}, crls: map[string]document{}, iacas: map[string]document{}, dids: map[string]document{}}
+	p := &published{generation: r.Generation, identities: r.Identities, keys: map[string]*signingKey{}, crls: map[string]document{}, iacas: map[string]document{}, dids: map[string]document{}}
 	for _, id := range r.Identities {
 		if err := p.add(id); err != nil {
 			return nil, fmt.Errorf("key %s: %w", id.Label, err)

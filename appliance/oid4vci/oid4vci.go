@@ -122,6 +122,9 @@ func (i *Issuer) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if had := i.published.Load(); len(had.identities) > 0 && had.generation == identities.Generation {
+		return nil
+	}
 	p, err := i.publish(identities)
 	if err != nil {
 		return err
