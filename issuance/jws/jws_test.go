@@ -131,7 +131,7 @@ func TestParseRefusals(t *testing.T) {
 		"payload twice, escaped":       encode(header) + "." + encode(`{"a":1,"\u0061":2}`),
 		"payload followed by more":     encode(header) + "." + encode(`{}{}`),
 		"payload empty":                encode(header) + ".",
-		"too long":                     encode(header) + "." + strings.Repeat("e", maxInput),
+		"too long":                     encode(header) + "." + encode(`{"a":"`+strings.Repeat("e", maxInput)+`"}`),
 	} {
 		if h, p, err := Parse([]byte(input)); err == nil {
 			t.Errorf("%s: read as %+v %+v", name, h, p)

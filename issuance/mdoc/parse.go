@@ -54,7 +54,7 @@ func parseSigStructure(tbs []byte) (issuance.Algorithm, []byte, error) {
 		Payload   []byte
 	}
 	if err := strict.Unmarshal(tbs, &parts); err != nil {
-		return "", nil, fmt.Errorf("Sig_structure: %w", err)
+		return "", nil, fmt.Errorf("not a Sig_structure: %w", err)
 	}
 	// The context is written anew: whatever else stood there, the bytes differ.
 	// So does external data, which is empty here.
