@@ -314,6 +314,58 @@ func TestCheckpoints(t *testing.T) {
 	}
 }
 
+// TestCheckpointsComeOneAfterTheOther asks for a second checkpoint, of a larger
+// tree, while the first is in the token. The second may not overtake the first:
+// what is stored last is the larger.
+func TestCheckpointsComeOneAfterTheOther(t *testing.T) {
+	path := create(t)
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l *Log
+	var signer note.Signer
+	second, calls := make(chan []byte, 1), 0
+	signer, err = NewSigner(origin, public, func(msg []byte) ([]byte, error) {
+		if calls++; calls == 1 {
+			mustAppend(t, l, leaf(t, 1))
+			go func() {
+				signed, err := l.Checkpoint(context.Background(), signer)
+				if err != nil {
+					t.Error(err)
+				}
+				second <- signed
+			}()
+			select {
+			case overtaking := <-second:
+				t.Error("the second overtook the first")
+				second <- overtaking
+			case <-time.After(100 * time.Millisecond): // it waits
+			}
+		}
+		return ed25519.Sign(private, msg), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := VerifierKey(origin, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := key{signer, vkey}
+	l = openLog(t, path, k)
+	first := mustCheckpoint(t, l, k)
+	larger := <-second
+	if stored, covered := l.LatestCheckpoint(); covered != 2 || !bytes.Equal(stored, larger) || bytes.Equal(first, larger) {
+		t.Errorf("the newest covers %d entries", covered)
+	}
+	closeLog(t, l)
+	if !bytes.Equal(newest(t, path), larger) {
+		t.Error("the larger is not the one that is stored")
+	}
+	sound(t, path, k, 2, first, larger)
+}
+
 func newPublic(t *testing.T) ed25519.PublicKey {
 	t.Helper()
 	public, _, err := ed25519.GenerateKey(nil)

@@ -166,41 +166,19 @@ func (w *walker) table(page, depth int) (last int64) {
 		last = w.cell(page, at, kind, used, depth)
 	}
 	w.freeBlocks(page, w.u16(base+start+1), used)
-	content := w.u16(base + start + 5)
-	if content > first {
-		w.problem("page %d: the content starts at %d, a cell at %d", page, content, first)
-		content = first
-	}
 	if kind == interiorPage {
 		if depth > 0 {
-			mark(used, pointers+2*cells, content)
+			mark(used, pointers+2*cells, first)
 		}
 		last = w.table(w.u32(base+start+8), depth+1)
 	}
-	w.fragments(page, int(w.file[base+start+7]), content, used)
-	return last
-}
-
-// fragments demands zero for what no structure uses and compares the number of
-// such bytes within the content with the header's count.
-func (w *walker) fragments(page, count, content int, used []bool) {
-	base := (page - 1) * pageSize
-	loose := 0
 	for i, u := range used {
-		if u {
-			continue
-		}
-		if w.file[base+i] != 0 {
+		if !u && w.file[base+i] != 0 {
 			w.problem("page %d holds a byte at %d that belongs to nothing", page, i)
-			return
-		}
-		if i >= content {
-			loose++
+			break
 		}
 	}
-	if loose != count {
-		w.problem("page %d: %d fragmented bytes, the header says %d", page, loose, count)
-	}
+	return last
 }
 
 func mark(used []bool, from, to int) {

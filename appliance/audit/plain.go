@@ -21,6 +21,7 @@ func parsePlain(leaf []byte) (e Entry, ok bool) {
 	p := &plain{rest: after, bad: !found}
 	e.Time = p.value()
 	e.Kind = Kind(p.text(`,"kind":`))
+	p.bad = p.bad || e.Kind == ""
 	e.Actor = p.text(`,"actor":`)
 	e.Key = p.text(`,"key":`)
 	e.Credential = p.text(`,"credential":`)
