@@ -17,9 +17,7 @@ import (
 // Perform opens token and audit log as the configuration says, carries out the
 // plan in planPath, and closes both again. It is for a process that lives for
 // this one act: the signer must have let both go, or the log refuses.
-//
-// A result with an error says that the keys are made and recorded, but that
-// something after it failed.
+// See [Run] for what a result with an error says.
 func Perform(ctx context.Context, cfg *config.Config, planPath string, now time.Time) (result *Result, err error) {
 	r := registry.New()
 	log, err := audit.Open(cfg.Signer.Database, r.Replay, r.NoteVerifier)

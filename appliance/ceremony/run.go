@@ -53,8 +53,10 @@ type act struct {
 	open  map[string]*os.File
 }
 
-// Run carries out the plan in planPath. On failure nothing was recorded and the
-// new keys were destroyed; if that failed too the error names them.
+// Run carries out the plan in planPath. An error without a result says that
+// nothing was recorded and that the new keys were destroyed; if that failed too
+// it names them. A result with an error says that the keys are made and recorded,
+// but that a checkpoint or an output is missing.
 func Run(ctx context.Context, planPath string, deps Deps) (*Result, error) {
 	data, err := os.ReadFile(planPath)
 	if err != nil {
@@ -79,11 +81,11 @@ func Run(ctx context.Context, planPath string, deps Deps) (*Result, error) {
 	}
 	sum := sha256.Sum256(data)
 	a := &act{Deps: deps, plan: plan, planHash: hex.EncodeToString(sum[:]), files: map[string][]byte{}, open: map[string]*os.File{}}
-	result, err := a.run(ctx)
+	text, err := a.run(ctx)
 	if err != nil {
 		return nil, errors.Join(err, a.undo(ctx))
 	}
-	return result, nil
+	return a.finish(ctx, text)
 }
 
 // transcriptName is the transcript's file in the spool.
@@ -91,54 +93,55 @@ func (a *act) transcriptName() string {
 	return filepath.Join(a.Spool, "ceremony-"+a.Now.UTC().Format("20060102T150405Z")+".txt")
 }
 
-func (a *act) run(ctx context.Context) (*Result, error) {
+// run makes everything and records it; until then all can be undone. It returns
+// the transcript.
+func (a *act) run(ctx context.Context) (string, error) {
 	if err := a.rehearse(); err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := a.reserve(); err != nil {
-		return nil, err
+		return "", err
 	}
 	for _, k := range a.plan.Keys {
 		record, err := a.Token.Generate(ctx, hsm.KeySpec{Label: k.Label, Algorithm: k.Algorithm})
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		a.refs = append(a.refs, record.KeyRef)
 		made, err := a.complete(k, record)
 		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", k.Label, err)
+			return "", fmt.Errorf("key %q: %w", k.Label, err)
 		}
 		a.made = append(a.made, made)
 	}
 	text, err := a.transcript()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if err := a.record(ctx, text); errors.Is(err, audit.ErrFailed) {
+	if err = a.record(ctx, text); errors.Is(err, audit.ErrFailed) {
 		a.refs = nil // they may be recorded: then the signer wants them
-		return nil, fmt.Errorf("whether the new keys are recorded is not known: look with \"chancery-signer keys\"; those that are not there are to be destroyed with the vendor's tool: %w", err)
-	} else if err != nil {
-		return nil, err
+		err = fmt.Errorf("whether the new keys are recorded is not known: look with \"chancery-signer keys\"; those that are not there are to be destroyed with the vendor's tool: %w", err)
 	}
+	return text, err
+}
+
+// finish gives out what was recorded. One failure does not keep the rest back.
+func (a *act) finish(ctx context.Context, text string) (*Result, error) {
 	result := &Result{Text: text, Transcript: a.transcriptName()}
 	for _, k := range a.made {
 		result.Keys = append(result.Keys, k.Label)
 		a.Registry.Keys[k.Label] = k
 	}
 	a.files[a.transcriptName()] = []byte(text)
+	var failed error
+	result.Outputs, failed = a.write()
 	if err := a.checkpoint(ctx); err != nil {
-		return nil, a.afterRecord(err)
+		failed = errors.Join(failed, fmt.Errorf("no checkpoint: %w: the signer makes one when it starts", err))
 	}
-	if result.Outputs, err = a.write(); err != nil {
-		return nil, a.afterRecord(err)
+	if failed != nil {
+		return result, fmt.Errorf("the keys are made and recorded, but: %w: \"chancery-signer keys\" shows what is public of them", failed)
 	}
 	return result, nil
-}
-
-// afterRecord is an error that comes too late to undo the ceremony.
-func (a *act) afterRecord(err error) error {
-	a.refs = nil // they are recorded: they stay
-	return fmt.Errorf("the keys are made and recorded, but: %w: what is missing can be read with \"chancery-signer keys\"", err)
 }
 
 // outputs lists the files that the plan gives.
@@ -239,24 +242,22 @@ func (a *act) checkpoint(ctx context.Context) error {
 	return err
 }
 
-// write fills the reserved outputs and syncs them.
-func (a *act) write() ([]string, error) {
-	var written []string
+// write fills the reserved outputs, each as far as it can, and syncs them.
+func (a *act) write() (written []string, failed error) {
 	for path, f := range a.open {
 		content, has := a.files[path]
 		if !has {
 			content = a.files[filepath.Base(path)]
 		}
-		if _, err := f.Write(content); err != nil {
-			return written, err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return written, err
+		_, err := f.Write(content)
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("output %s: %w", path, err))
+			continue
 		}
 		written = append(written, path)
 	}
 	slices.Sort(written)
-	return written, errors.Join(syncDirectory(a.plan.Output), syncDirectory(a.Spool))
+	return written, errors.Join(failed, syncDirectory(a.plan.Output), syncDirectory(a.Spool))
 }
 
 func syncDirectory(path string) error {

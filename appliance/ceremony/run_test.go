@@ -502,6 +502,29 @@ func TestLogFails(t *testing.T) {
 	}
 }
 
+// TestNoCheckpoint has the token fail once everything is recorded: the keys stay,
+// the outputs are written, the operator is told, and the signer starts.
+func TestNoCheckpoint(t *testing.T) {
+	s := prepared(t, signertest.Options{Faults: true})
+	// Seven proofs of the keys that are there, one of the new key, then the checkpoint.
+	s.Fault.Order(t, "fail C_Sign 0x6 100 8")
+	result, err := hold(t, s, head+didKey("did-2"))
+	s.Fault.Order(t)
+	if err == nil || result == nil || !strings.Contains(err.Error(), "made and recorded, but: no checkpoint") {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if !slices.Equal(result.Keys, []string{"did-2"}) || len(result.Outputs) != 2 || string(read(t, result.Transcript)) != result.Text || result.Text == "" {
+		t.Errorf("%+v", result)
+	}
+	if text := string(read(t, filepath.Join(s.Dir, "later", "did-2.did.json"))); !strings.Contains(text, "did:web:") {
+		t.Errorf("%q", text)
+	}
+	s.Start(t)
+	if id := s.Identity(t, "did-2"); !id.Ready {
+		t.Errorf("%+v", id)
+	}
+}
+
 // TestFurtherCeremony makes keys under an earlier ceremony's IACA and beside its
 // DID key; the DID's document then has both, and the signer signs with all.
 func TestFurtherCeremony(t *testing.T) {
