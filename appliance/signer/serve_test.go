@@ -63,15 +63,14 @@ func dial(t *testing.T, path string) (net.Conn, *bufio.Reader) {
 	return c, bufio.NewReader(c)
 }
 
-// ask sends a request and reads the answer.
+// ask sends a request and reads the answer, which a signer that refuses the peer
+// gives without reading.
 func ask(t *testing.T, c net.Conn, r *bufio.Reader, request wire.Request) wire.Response {
 	t.Helper()
-	if err := wire.WriteFrame(c, request); err != nil {
-		t.Fatal(err)
-	}
+	sent := wire.WriteFrame(c, request)
 	var response wire.Response
 	if err := wire.ReadFrame(r, &response); err != nil {
-		t.Fatal(err)
+		t.Fatal(sent, err)
 	}
 	return response
 }
@@ -277,11 +276,7 @@ func TestPeerOfAnotherUser(t *testing.T) {
 				t.Errorf("admin.sock, which is not for those of sign.sock: %+v", e)
 			}
 			conn, r := dial(t, s.cfg.Signer.SignSocket)
-			var response wire.Response
-			err := wire.WriteFrame(conn, wire.Request{Op: wire.OpStatus})
-			if readErr := wire.ReadFrame(r, &response); readErr != nil {
-				t.Fatal(err, readErr)
-			}
+			response := ask(t, conn, r, wire.Request{Op: wire.OpStatus})
 			if denied := response.Error != nil && response.Error.Code == wire.CodeDenied; denied != (c.users != nil) {
 				t.Errorf("root, who is %v: denied %v", c.users, denied)
 			}

@@ -360,3 +360,52 @@ func TestWrongToken(t *testing.T) {
 		t.Errorf("no PIN: %v", err)
 	}
 }
+
+// TestProbes finds a key that does not work without anybody asking for it, and
+// that it works again; no checkpoint is made meanwhile that nobody could verify.
+func TestProbes(t *testing.T) {
+	f := start(t, signertest.Options{Faults: true, Configure: func(c *config.Config) {
+		c.Signer.ProbeInterval, c.Signer.CheckpointInterval = config.Duration(100*time.Millisecond), config.Duration(100*time.Millisecond)
+	}})
+	generation := func() uint64 {
+		all, err := f.Admin.Identities(soon(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all.Generation
+	}
+	before := generation()
+	f.Fault.Order(t, "corrupt 1000000")
+	if _, err := f.Sign.Append(soon(t), events("one", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "keys that are not ready", func() bool {
+		status, err := f.Sign.Status(soon(t))
+		return err == nil && !status.Keys["ds-1"] && !status.Keys["checkpoint-1"] && status.Keys["sealing-1"] && status.State == "ready"
+	})
+	if status, err := f.Sign.Status(soon(t)); err != nil || status.CheckpointSize == status.LogSize {
+		t.Errorf("%+v, %v: a checkpoint by a key that does not sign", status, err)
+	}
+	until(t, "a new generation of the list", func() bool { return generation() > before })
+	during := generation()
+	f.Fault.Order(t)
+	until(t, "all ready, and a checkpoint", func() bool {
+		status, err := f.Sign.Status(soon(t))
+		return err == nil && status.Keys["ds-1"] && status.Keys["checkpoint-1"] && status.CheckpointSize == status.LogSize
+	})
+	until(t, "another one", func() bool { return generation() > during })
+}
+
+// TestPINRefusedWhileSeeking finds, when the token comes, that the PIN is wrong.
+func TestPINRefusedWhileSeeking(t *testing.T) {
+	f := prepare(t, signertest.Options{Faults: true})
+	f.Fault.Order(t, "gone 0x32")
+	f.Start(t)
+	if err := os.WriteFile(filepath.Join(f.Dir, "pin"), []byte("000000"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Fault.Order(t)
+	if err := f.Wait(t); signer.ExitStatus(err) != signer.ExitPIN {
+		t.Errorf("%v", err)
+	}
+}

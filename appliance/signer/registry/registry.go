@@ -93,8 +93,8 @@ func (k Key) Leaf() (*x509.Certificate, error) {
 type Registry struct {
 	// Origin is the log's name, from its first entry.
 	Origin string
-	Keys map[string]Key
-	CRLs map[string]CRL // by the issuer's label, the newest
+	Keys   map[string]Key
+	CRLs   map[string]CRL // by the issuer's label, the newest
 	// Open holds intents without outcome, by index.
 	Open map[int64]audit.Entry
 	// LastSeq is the last event of each source.
