@@ -241,9 +241,12 @@ var noKey [wrappedSize]byte
 // key is overwritten where it lies. Sealed claims and epochs' keys may leave
 // traces: they open nothing without this key.
 func putKey(tx *database.Tx, offer int64, wrapped []byte) error {
-	_, err := tx.Exec(`INSERT INTO keys (block, wrapped) VALUES (?1, CAST(zeroblob(?2) || ?3 || zeroblob(3780 - ?2) AS BLOB))
-		ON CONFLICT (block) DO UPDATE SET wrapped = CAST(substr(wrapped, 1, ?2) || ?3 || substr(wrapped, ?2 + 61) AS BLOB)`,
-		offer/keysInBlock, offer%keysInBlock*wrappedSize, wrapped)
+	block, at := offer/keysInBlock, offer%keysInBlock*wrappedSize
+	n, err := tx.Exec("UPDATE keys SET wrapped = CAST(substr(wrapped, 1, ?2) || ?3 || substr(wrapped, ?2 + 61) AS BLOB) WHERE block = ?1", block, at, wrapped)
+	if err != nil || n == 1 {
+		return err
+	}
+	_, err = tx.Exec("INSERT INTO keys (block, wrapped) VALUES (?1, CAST(zeroblob(?2) || ?3 || zeroblob(3780 - ?2) AS BLOB))", block, at, wrapped)
 	return err
 }
 
