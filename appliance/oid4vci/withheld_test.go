@@ -34,6 +34,7 @@ func TestWrongSignature(t *testing.T) {
 			answer.Identities[n].PublicKey = r.signer.Identity(t, "ds-1").PublicKey
 		}
 	}
+	answer.Generation-- // an older list: the next refresh replaces it
 	p, err := r.publish(answer)
 	if err != nil {
 		t.Fatal(err)
