@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -222,4 +223,43 @@ func FuzzPlan(f *testing.F) {
 		}
 		(&act{plan: p}).outputs()
 	})
+}
+
+// TestManual wants docs/ceremony.md to explain every key of a plan, every purpose
+// and the errors that an operator has to act on.
+func TestManual(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "ceremony.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := string(data)
+	var names []string
+	for _, of := range []reflect.Type{reflect.TypeFor[Plan](), reflect.TypeFor[PlannedKey](), reflect.TypeFor[issuance.Profile]()} {
+		for i := range of.NumField() {
+			names = append(names, of.Field(i).Tag.Get("toml"))
+		}
+	}
+	for purpose := range certified {
+		names = append(names, string(purpose))
+	}
+	names = append(names, string(wire.PurposeDID), string(wire.PurposeCheckpoint), string(wire.PurposeSealing))
+	for _, name := range names {
+		if name == "keys" {
+			name = "[[keys]]"
+		} else if name == "profile" {
+			name = "[keys.profile]"
+		}
+		if !strings.Contains(manual, "`"+name+"`") {
+			t.Errorf("the manual does not explain `%s`", name)
+		}
+	}
+	source, err := os.ReadFile("run.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, message := range []string{"could not be destroyed", "whether the new keys are recorded is not known", "the keys are made and recorded, but"} {
+		if !strings.Contains(manual, message) || !strings.Contains(string(source), message) {
+			t.Errorf("%q is not in both the manual and the code", message)
+		}
+	}
 }
