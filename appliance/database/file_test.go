@@ -32,7 +32,7 @@ func TestPragmas(t *testing.T) {
 	}
 	if err := db.Write(context.Background(), func(tx *Tx) error {
 		ask("writer", func(q string, into []any) (bool, error) { return tx.Row(q, nil, into) },
-			map[string]string{"synchronous": "2", "wal_autocheckpoint": "4000", "query_only": "0"})
+			map[string]string{"synchronous": "2", "wal_autocheckpoint": "4000", "cache_spill": "0", "query_only": "0"})
 		return nil
 	}); err != nil {
 		t.Fatal(err)

@@ -303,3 +303,30 @@ func TestDeletedContentIsGone(t *testing.T) {
 		t.Errorf("the deleted content is found %d times", n)
 	}
 }
+
+// TestNothingUncommittedIsInTheFile undoes a write that is larger than SQLite's
+// cache: neither the file nor the write-ahead log holds anything of it.
+func TestNothingUncommittedIsInTheFile(t *testing.T) {
+	db := open(t)
+	before, err := os.ReadFile(db.path + "-wal")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	if err := db.Write(context.Background(), func(tx *Tx) error {
+		for i := range 3000 { // twelve megabytes; the cache has two
+			if _, err := tx.Insert("INSERT INTO things (name) VALUES (?)", fmt.Sprintf("%04000d", i)); err != nil {
+				return err
+			}
+		}
+		return refused
+	}); !errors.Is(err, refused) {
+		t.Fatal(err)
+	}
+	if after, err := os.ReadFile(db.path + "-wal"); err != nil || len(after) > len(before) {
+		t.Errorf("the write-ahead log grew from %d to %d bytes (%v)", len(before), len(after), err)
+	}
+	if n := count(t, db); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+}
