@@ -57,13 +57,21 @@ type key struct {
 	ready atomic.Bool       // the last probe succeeded
 }
 
+// entriesPerMinute are far fewer entries than a slow machine replays in a minute.
+const entriesPerMinute = 1 << 16
+
 // begin opens the log and the token. A token that is away does not keep the
 // signer from starting: it is sought, and what needs it answers so meanwhile.
 func (s *Server) begin(ctx context.Context) (*core, error) {
 	c := &core{cfg: s.cfg, logger: s.logger, now: s.now, fail: s.fail, bump: func() { s.generation.Add(1) },
 		registry: registry.New(), keys: map[string]*key{}, notices: make(chan hsm.Class, 64), refusals: newLimiter(refusalBurst, refusalPause)}
 	recent := map[string][]time.Time{}
-	c.registry.Each = func(_ int64, e audit.Entry) { remember(recent, e, c.now()) }
+	c.registry.Each = func(index int64, e audit.Entry) {
+		remember(recent, e, c.now())
+		if index%entriesPerMinute == 0 {
+			notify("EXTEND_TIMEOUT_USEC=60000000") // a long log takes its time
+		}
+	}
 	log, err := audit.Open(c.cfg.Signer.Database, c.registry.Replay, c.registry.NoteVerifier)
 	if errors.Is(err, database.ErrMissing) {
 		return nil, fmt.Errorf("%w: make it with \"chancery-signer init\"", err)

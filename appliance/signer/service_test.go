@@ -108,6 +108,9 @@ func TestServiceManager(t *testing.T) {
 	for run := range 2 {
 		m := manage(t, f, "sign:admin", sign, admin)
 		until(t, "ready", func() bool { return m.heard("READY=1") == 1 })
+		if m.heard("EXTEND_TIMEOUT_USEC=60000000") == 0 {
+			t.Error("the manager was not told that the log is being read")
+		}
 		if run == 0 {
 			if err := <-early; err != nil {
 				t.Errorf("the request that waited: %v", err)
