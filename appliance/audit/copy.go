@@ -59,21 +59,27 @@ func openCopy(path string) (*copied, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, "signer.db")
 	}
-	c := &copied{path: path}
-	if err := c.open(path); err != nil {
+	for attempt := 1; ; attempt++ {
+		c := &copied{path: path}
+		err := c.open()
+		if err == nil {
+			return c, nil
+		}
 		c.close()
-		return nil, err
+		if !errors.Is(err, errInUse) || attempt == 10 {
+			return nil, err
+		}
 	}
-	return c, nil
 }
 
-func (c *copied) open(path string) error {
+func (c *copied) open() error {
 	var err error
-	if c.state, err = stateOf(path); err != nil {
+	if c.state, err = stateOf(c.path); err != nil {
 		return err
 	}
+	path := c.path
 	if c.state[1].size > 0 {
-		if path, err = c.moveIn(path); err != nil {
+		if path, err = c.moveIn(); err != nil {
 			return err
 		}
 	}
@@ -117,19 +123,19 @@ func unmap(data []byte) error {
 
 // moveIn copies the file and its write-ahead log into a private folder, moves
 // the log in there, and returns the path of the result.
-func (c *copied) moveIn(path string) (string, error) {
+func (c *copied) moveIn() (string, error) {
 	var err error
 	if c.dir, err = os.MkdirTemp("", "chancery-audit-"); err != nil {
 		return "", err
 	}
 	private := filepath.Join(c.dir, "signer.db")
 	for _, suffix := range []string{"", "-wal"} {
-		if err := copyFile(path+suffix, private+suffix); err != nil {
+		if err := copyFile(c.path+suffix, private+suffix); err != nil {
 			return "", err
 		}
 	}
-	if err := c.unchanged(); err != nil {
-		return "", err
+	if now, err := stateOf(c.path); err != nil || now != c.state {
+		return "", errors.Join(err, fmt.Errorf("%s %w", c.path, errInUse))
 	}
 	wal, err := mapFile(private + "-wal")
 	if err != nil {
@@ -156,12 +162,19 @@ func (c *copied) moveIn(path string) (string, error) {
 	return private, nil
 }
 
-// unchanged refuses files that are in use: what was read of them at different
-// times need not fit together.
+// errInUse says that what was read of a file at different times need not fit
+// together.
+var errInUse = errors.New("changes while it is read: take a copy of it first, for instance with sqlite3's .backup")
+
+// unchanged tells, at the end of a look, whether the file was the same all the
+// time. A private copy was; a write-ahead log that grew since does not matter.
 func (c *copied) unchanged() error {
+	if c.dir != "" {
+		return nil
+	}
 	now, err := stateOf(c.path)
-	if err == nil && now != c.state {
-		err = fmt.Errorf("%s changes while it is read: take a copy of it first, for instance with sqlite3 %s \".backup copy.db\"", c.path, c.path)
+	if err == nil && now[0] != c.state[0] {
+		err = fmt.Errorf("%s %w", c.path, errInUse)
 	}
 	return err
 }
