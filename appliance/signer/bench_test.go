@@ -4,11 +4,22 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
 )
+
+// cpu is the time that this process, callers and daemon, has computed.
+func cpu(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
 
 // BenchmarkRoundTrip measures what chanceryd waits for: a status, one signature,
 // and a batch of eight, through the socket, with a durable log and SoftHSM.
@@ -34,6 +45,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 				var left atomic.Int64
 				left.Store(int64(b.N))
 				var wait sync.WaitGroup
+				spent := cpu(b)
 				b.ResetTimer()
 				for range callers {
 					wait.Go(func() {
@@ -47,6 +59,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 				}
 				wait.Wait()
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+				b.ReportMetric(float64((cpu(b)-spent).Microseconds())/float64(b.N), "cpu-µs/op")
 			})
 		}
 	}
