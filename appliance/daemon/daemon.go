@@ -28,6 +28,9 @@ const (
 	// refreshSoon is it until the first one succeeded.
 	refreshEvery = 2 * time.Second
 	refreshSoon  = 50 * time.Millisecond
+	// settleWithin is the time for first requests on new connections when the
+	// daemon stops.
+	settleWithin = 500 * time.Millisecond
 	// drainWithin bounds the wait for requests under way when the daemon stops.
 	drainWithin = 25 * time.Second
 	// lastEvents bounds the wait for the outbox at the end.
@@ -128,7 +131,7 @@ func (d *appliance) run(ctx context.Context, configurations []*configuration.Con
 	}
 	tell(daemon.SdNotifyStopping)
 	d.log.Info("draining")
-	drain(servers, d.log)
+	drain(servers, time.After(settleWithin), d.log)
 	stop()
 	wait.Wait()
 	last, cancel := context.WithTimeout(context.Background(), lastEvents)

@@ -110,8 +110,14 @@ func activated() (map[string]net.Listener, error) {
 	return given, nil
 }
 
-// drain stops accepting and waits for the requests under way.
-func drain(servers []*server, log *slog.Logger) {
+// drain stops accepting and waits for the requests under way. Later connections
+// wait in the service manager's sockets for the next start. A connection that was just made
+// has until settled for its first request: HTTP/2 turns it away afterwards.
+func drain(servers []*server, settled <-chan time.Time, log *slog.Logger) {
+	for _, s := range servers {
+		s.listener.Close()
+	}
+	<-settled
 	ctx, cancel := context.WithTimeout(context.Background(), drainWithin)
 	defer cancel()
 	var wait sync.WaitGroup
