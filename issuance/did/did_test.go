@@ -171,7 +171,7 @@ func TestResolveRefusals(t *testing.T) {
 		"x beyond the field":         key(multibase(codeP256, append([]byte{2}, []byte(strings.Repeat("\xff", 32))...))),
 		"Ed25519 too short":          key(multibase(codeEd25519, make([]byte, 31))),
 		"Ed25519 too long":           key(multibase(codeEd25519, make([]byte, 33))),
-		"too long":                   key("z" + strings.Repeat("1", maxLength)),
+		"too long":                   with(`"x-vendor":"` + strings.Repeat("a", maxLength) + `"`),
 		"jwk: fragment 1":            didJWK(string(jwk)) + "#1",
 		"jwk: no fragment":           didJWK(string(jwk)),
 		"jwk: padded":                didJWK(string(jwk)+" ") + "=#0",
@@ -247,7 +247,7 @@ func TestWeb(t *testing.T) {
 	}
 	for _, issuer := range []string{"", "issuer.example", "http://issuer.example", "https://", "https://:8443", "https://issuer.example?a=1", "https://issuer.example#a",
 		"https://user@issuer.example", "https://127.0.0.1:8443", "https://[::1]:8443", "https://issuer.example//a", "https://issuer.example/a//b", "https://issuer.example/a%2Fb",
-		"https://issuer.example/a:b", "https://issuer.example/..", "https://issuer.example/a/../b", "https://issuer.example/é", "https://issuer.example/a b", "did:web:issuer.example"} {
+		"https://issuer.example/a:b", "https://a_b.example", "https://issuer..example", "https://issuer.example.", "https://é.example", "https://issuer.example/..", "https://issuer.example/a/../b", "https://issuer.example/é", "https://issuer.example/a b", "did:web:issuer.example"} {
 		if id, err := Web(issuer); err == nil {
 			t.Errorf("%s has %s", issuer, id)
 		}
