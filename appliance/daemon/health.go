@@ -42,6 +42,9 @@ func (d *appliance) reasons(ctx context.Context) []string {
 	if _, err := d.store.Backlog(ctx); err != nil {
 		reasons = append(reasons, "the database does not answer")
 	}
+	if !d.store.Joined() {
+		reasons = append(reasons, "the audit log was not asked yet whether chancery.db is an older copy")
+	}
 	status, err := d.status(ctx)
 	if err != nil {
 		return append(reasons, "the signer does not answer")

@@ -255,3 +255,7 @@ func (s *Store) setSent(ctx context.Context, sent int64) error {
 	s.outbox.sent = sent
 	return nil
 }
+
+// Joined tells whether the audit log was asked since the database was opened.
+// Until then nothing that was in the file is redeemed or issued.
+func (s *Store) Joined() bool { return s.outbox.joined.Load() }

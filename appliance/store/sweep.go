@@ -160,6 +160,13 @@ func (s *Store) startOver(ctx context.Context) error {
 	return nil
 }
 
+// Back-off of a drain that failed. The first tries follow each other closely: at
+// a start wallets wait for them.
+const (
+	firstDrain = 20 * time.Millisecond
+	lastDrain  = time.Second
+)
+
 // Run does the store's own work until ctx ends: it keeps data keys open and
 // fresh, sweeps, and drains the outbox.
 func (s *Store) Run(ctx context.Context, send Sender) {
@@ -172,13 +179,18 @@ func (s *Store) Run(ctx context.Context, send Sender) {
 	// A short pause after each drain gathers events into one message.
 	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
-	draining := true
+	draining, again := true, firstDrain
 	drain := func() {
 		err := s.Drain(ctx, send)
-		s.tell(ctx, "outbox", err)
-		if draining = err != nil; draining {
-			pause.Reset(time.Second)
+		if draining = err != nil; !draining {
+			again = firstDrain
+			return
 		}
+		if again == firstDrain { // once for each outage
+			s.tell(ctx, "outbox", err)
+		}
+		pause.Reset(again)
+		again = min(2*again, lastDrain)
 	}
 	drain() // first: until the audit log was asked, nothing is redeemed
 	s.tell(ctx, "data keys", s.Rotate(ctx))
