@@ -32,7 +32,7 @@ func (c *Configuration) CheckClaims(claims json.RawMessage, now time.Time) []Pro
 		return []Problem{*problem}
 	}
 	problems := c.sources.unknown(object, "")
-	values, more := c.convertAll(object, now)
+	values, more := c.convertAll(object, c.births(object), now)
 	problems = append(problems, more...)
 	for _, v := range values {
 		if v.claim.Type != TypeImage {
@@ -107,13 +107,13 @@ type converted struct {
 }
 
 // convertAll maps, defaults and converts every claim.
-func (c *Configuration) convertAll(object map[string]any, validFrom time.Time) ([]converted, []Problem) {
+func (c *Configuration) convertAll(object map[string]any, births map[string]time.Time, validFrom time.Time) ([]converted, []Problem) {
 	out := make([]converted, 0, len(c.Claims))
 	var problems []Problem
 	for i := range c.Claims {
 		claim := &c.Claims[i]
 		if claim.Type == TypeAgeOver {
-			if flip, ok := claim.flip(object); ok {
+			if flip, ok := claim.flip(births); ok {
 				out = append(out, converted{claim, !validFrom.Before(flip)})
 			}
 			continue
@@ -156,28 +156,44 @@ func lookUp(object map[string]any, path []string) any {
 	return value
 }
 
+// births reads each birth date that attestations are derived from, once, by its
+// dotted path.
+func (c *Configuration) births(object map[string]any) map[string]time.Time {
+	var out map[string]time.Time
+	for i := range c.Claims {
+		claim := &c.Claims[i]
+		if _, known := out[claim.From]; known || claim.Type != TypeAgeOver {
+			continue
+		}
+		text, _ := lookUp(object, claim.birth).(string)
+		if birth, err := time.Parse(time.DateOnly, text); err == nil {
+			if out == nil {
+				out = map[string]time.Time{}
+			}
+			out[claim.From] = birth
+		}
+	}
+	return out
+}
+
 // flip returns the day from which on an age attestation is true: on which the
 // person becomes Age. It returns false when the offer has no birth date.
-func (c *Claim) flip(object map[string]any) (time.Time, bool) {
-	text, _ := lookUp(object, c.birth).(string)
-	birth, err := time.Parse(time.DateOnly, text)
-	if err != nil {
-		return time.Time{}, false
-	}
+func (c *Claim) flip(births map[string]time.Time) (time.Time, bool) {
+	birth, ok := births[c.From]
 	// Whoever is born on 29 February becomes a year older on 1 March of a
 	// common year, which is what AddDate gives.
-	return birth.AddDate(c.Age, 0, 0), true
+	return birth.AddDate(c.Age, 0, 0), ok
 }
 
 // nextFlip returns the first day after from on which a derived attestation
 // would be another; false when there is none.
-func (c *Configuration) nextFlip(object map[string]any, from time.Time) (time.Time, bool) {
+func (c *Configuration) nextFlip(births map[string]time.Time, from time.Time) (time.Time, bool) {
 	var next time.Time
 	for i := range c.Claims {
 		if c.Claims[i].Type != TypeAgeOver {
 			continue
 		}
-		flip, ok := c.Claims[i].flip(object)
+		flip, ok := c.Claims[i].flip(births)
 		if ok && flip.After(from) && (next.IsZero() || flip.Before(next)) {
 			next = flip
 		}

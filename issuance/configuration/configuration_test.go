@@ -259,19 +259,32 @@ func TestAgeAttestations(t *testing.T) {
 		claims["birth_date"] = test.birth
 		data, _ := json.Marshal(claims)
 		object, _ := decodeClaims(data)
-		from, until, err := c.validity(object, material(t))
+		from, until, err := c.validity(c.births(object), material(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := until.Format(time.DateOnly); got != test.untilDay {
 			t.Errorf("born %s: valid until %s, want %s", test.birth, got, test.untilDay)
 		}
-		values, _ := c.convertAll(object, from)
+		values, _ := c.convertAll(object, c.births(object), from)
 		for _, v := range values {
 			if v.claim.Path[1] == "age_over_18" && v.value != test.over18 {
 				t.Errorf("born %s: age_over_18 is %v", test.birth, v.value)
 			}
 		}
+	}
+}
+
+// TestBornOnALeapDay: in a common year the birthday is the first of March.
+func TestBornOnALeapDay(t *testing.T) {
+	births := map[string]time.Time{"birth_date": time.Date(2008, 2, 29, 0, 0, 0, 0, time.UTC)}
+	for age, want := range map[int]string{18: "2026-03-01", 20: "2028-02-29", 0: "2008-02-29"} {
+		if flip, ok := (&Claim{From: "birth_date", Age: age}).flip(births); !ok || flip.Format(time.DateOnly) != want {
+			t.Errorf("%d from %s on, want %s", age, flip.Format(time.DateOnly), want)
+		}
+	}
+	if _, ok := (&Claim{From: "birthdate", Age: 18}).flip(births); ok {
+		t.Error("an age without a birth date")
 	}
 }
 

@@ -46,11 +46,12 @@ func (c *Configuration) Prepare(claims json.RawMessage, m Material) (*issuance.P
 	if problem != nil {
 		return nil, errClaims
 	}
-	from, until, err := c.validity(object, m)
+	births := c.births(object)
+	from, until, err := c.validity(births, m)
 	if err != nil {
 		return nil, err
 	}
-	values, problems := c.convertAll(object, from)
+	values, problems := c.convertAll(object, births, from)
 	if len(problems) > 0 {
 		return nil, errClaims
 	}
@@ -78,7 +79,7 @@ func (c *Configuration) Prepare(claims json.RawMessage, m Material) (*issuance.P
 }
 
 // validity returns the first and the last second.
-func (c *Configuration) validity(object map[string]any, m Material) (from, until time.Time, err error) {
+func (c *Configuration) validity(births map[string]time.Time, m Material) (from, until time.Time, err error) {
 	grain := 24 * time.Hour
 	if c.ValidFor < 2*grain {
 		grain = time.Hour
@@ -91,7 +92,7 @@ func (c *Configuration) validity(object map[string]any, m Material) (from, until
 	if !m.NotAfter.IsZero() && until.After(m.NotAfter) {
 		until = m.NotAfter.UTC().Truncate(time.Second)
 	}
-	if flip, ok := c.nextFlip(object, from); ok && !until.Before(flip) {
+	if flip, ok := c.nextFlip(births, from); ok && !until.Before(flip) {
 		until = flip.Add(-time.Second)
 	}
 	if !until.After(m.Now) {

@@ -409,7 +409,7 @@ func (c *Configuration) nonEmpty(t testing.TB, claims json.RawMessage) bool {
 	if problem != nil {
 		t.Fatal(problem)
 	}
-	values, _ := c.convertAll(object, now)
+	values, _ := c.convertAll(object, c.births(object), now)
 	return len(values) > 0
 }
 

@@ -1,6 +1,7 @@
 package jws
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -175,18 +176,25 @@ func (r *reader) number() (any, error) {
 func (r *reader) text() (string, error) {
 	r.at++
 	start := r.at
-	for ; r.at < len(r.data); r.at++ {
-		switch c := r.data[r.at]; {
-		case c == '"':
-			r.at++
-			return string(r.data[start : r.at-1]), nil
-		case c == '\\':
-			return r.escaped(start)
-		case c < ' ':
+	n := bytes.IndexByte(r.data[start:], '"')
+	if n < 0 {
+		return "", errJSON
+	}
+	plain := r.data[start : start+n]
+	if escape := bytes.IndexByte(plain, '\\'); escape >= 0 {
+		plain = plain[:escape]
+	}
+	for _, c := range plain {
+		if c < ' ' {
 			return "", errJSON
 		}
 	}
-	return "", errJSON
+	r.at += len(plain)
+	if len(plain) < n {
+		return r.escaped(start)
+	}
+	r.at++
+	return string(plain), nil
 }
 
 // escapes are the one-letter escapes (RFC 8259 §7).

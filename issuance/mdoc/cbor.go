@@ -1,6 +1,7 @@
 package mdoc
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -41,22 +42,33 @@ var strict = func() cbor.DecMode {
 	return mode
 }()
 
+// Major types (RFC 8949 §3.1).
+const (
+	majorUnsigned = 0 << 5
+	majorBytes    = 2 << 5
+	majorText     = 3 << 5
+)
+
+// appendHead appends the shortest head of a major type with its argument
+// (RFC 8949 §4.2.1).
+func appendHead(out []byte, major byte, n uint64) []byte {
+	switch {
+	case n < 24:
+		return append(out, major|byte(n))
+	case n < 1<<8:
+		return append(out, major|24, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(out, major|25), uint16(n))
+	case n < 1<<32:
+		return binary.BigEndian.AppendUint32(append(out, major|26), uint32(n))
+	}
+	return binary.BigEndian.AppendUint64(append(out, major|27), n)
+}
+
 // embed returns data as embedded CBOR: tag 24 around a byte string.
 func embed(data []byte) cbor.RawMessage {
-	n := len(data)
-	out := make([]byte, 0, n+7)
-	out = append(out, 0xd8, tagEmbedded)
-	switch { // the shortest head (RFC 8949 §4.2.1)
-	case n < 24:
-		out = append(out, 0x40|byte(n))
-	case n < 1<<8:
-		out = append(out, 0x58, byte(n))
-	case n < 1<<16:
-		out = append(out, 0x59, byte(n>>8), byte(n))
-	default:
-		out = append(out, 0x5a, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	}
-	return append(out, data...)
+	out := append(make([]byte, 0, len(data)+11), 0xd8, tagEmbedded)
+	return append(appendHead(out, majorBytes, uint64(len(data))), data...)
 }
 
 // layout is RFC 3339 in UTC without fractions, always 20 characters.

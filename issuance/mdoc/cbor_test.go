@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"encoding/hex"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,29 @@ func TestEmbed(t *testing.T) {
 		}
 		if got, err := unembed(want); err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestAppendHead has an argument of every length, judged by the library.
+func TestAppendHead(t *testing.T) {
+	for _, n := range []uint64{0, 23, 24, 255, 256, 65535, 65536, 1<<32 - 1, 1 << 32, 1<<64 - 1} {
+		want, err := encoder.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := appendHead(nil, majorUnsigned, n); !bytes.Equal(got, want) {
+			t.Errorf("%d is %x, want %x", n, got, want)
+		}
+	}
+	for _, n := range []int{0, 23, 24, 255, 256, 65536} {
+		text := strings.Repeat("a", n)
+		want, err := encoder.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := append(appendHead(nil, majorText, uint64(n)), text...); !bytes.Equal(got, want) {
+			t.Errorf("a text of %d begins with %x", n, got[:6])
 		}
 	}
 }

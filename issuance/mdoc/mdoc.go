@@ -63,14 +63,6 @@ type Request struct {
 	Status *StatusReference
 }
 
-// item is IssuerSignedItem; the encoder sorts the members.
-type item struct {
-	DigestID          uint64          `cbor:"digestID"`
-	Random            []byte          `cbor:"random"`
-	ElementIdentifier string          `cbor:"elementIdentifier"`
-	ElementValue      cbor.RawMessage `cbor:"elementValue"`
-}
-
 type issuerSigned struct {
 	NameSpaces map[string][]cbor.RawMessage `cbor:"nameSpaces"`
 	IssuerAuth cbor.RawMessage              `cbor:"issuerAuth"`
@@ -205,21 +197,26 @@ func (r Request) items(random *bufio.Reader) (map[string][]cbor.RawMessage, map[
 	return items, digests, nil
 }
 
-// encodeItem returns IssuerSignedItemBytes: tag 24 around the encoded item.
+// encodeItem returns IssuerSignedItemBytes: tag 24 around the encoded item. It is
+// written member by member, in the encoding's order, because an mdoc has dozens.
 func encodeItem(e Element, id uint64, random *bufio.Reader) (cbor.RawMessage, error) {
 	value, err := encoder.Marshal(e.Value)
 	if err != nil {
 		return nil, fmt.Errorf("element %s/%s cannot be encoded", e.Namespace, e.Identifier)
 	}
-	salt := make([]byte, SaltSize)
-	if _, err := io.ReadFull(random, salt); err != nil {
+	var salt [SaltSize]byte
+	if _, err := io.ReadFull(random, salt[:]); err != nil {
 		return nil, err
 	}
-	inner, err := encoder.Marshal(item{id, salt, e.Identifier, value})
-	if err != nil {
-		return nil, err
-	}
-	return embed(inner), nil
+	out := make([]byte, 0, 128+len(e.Identifier)+len(value))
+	out = append(out, "\xa4\x66random"...)
+	out = append(appendHead(out, majorBytes, SaltSize), salt[:]...)
+	out = append(out, "\x68digestID"...)
+	out = appendHead(out, majorUnsigned, id)
+	out = append(append(out, "\x6celementValue"...), value...)
+	out = append(out, "\x71elementIdentifier"...)
+	out = append(appendHead(out, majorText, uint64(len(e.Identifier))), e.Identifier...)
+	return embed(out), nil
 }
 
 // permutation returns 0..n-1 in an unpredictable order (Fisher–Yates), so that a

@@ -68,6 +68,14 @@ func open(t testing.TB, text string) (credential, []byte) {
 	return c, data
 }
 
+// item is IssuerSignedItem as the library reads and writes it.
+type item struct {
+	DigestID          uint64          `cbor:"digestID"`
+	Random            []byte          `cbor:"random"`
+	ElementIdentifier string          `cbor:"elementIdentifier"`
+	ElementValue      cbor.RawMessage `cbor:"elementValue"`
+}
+
 // readItem reads an IssuerSignedItemBytes without this package's decoder.
 func readItem(t testing.TB, raw cbor.RawMessage) item {
 	t.Helper()
@@ -221,6 +229,9 @@ func checkItems(t *rapid.T, r Request, c credential, o securityObject) {
 			var tag cbor.Tag
 			if err := cbor.Unmarshal(raw, &tag); err != nil || tag.Number != 24 || cbor.Unmarshal(tag.Content.([]byte), &i) != nil {
 				t.Fatalf("item %x", raw)
+			}
+			if again, err := encoder.Marshal(i); err != nil || !bytes.Equal(embed(again), raw) {
+				t.Fatalf("item %x would be written by the library as %x", raw, again)
 			}
 			sum := sha256.Sum256(raw)
 			at := slices.IndexFunc(r.Elements, func(e Element) bool {

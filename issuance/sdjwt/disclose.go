@@ -211,13 +211,13 @@ func (b *builder) disclose(content ...any) (string, error) {
 	if err != nil {
 		return "", errors.New("a claim cannot be encoded as JSON")
 	}
-	disclosure := base64.RawURLEncoding.EncodeToString(data)
-	b.disclosures = append(b.disclosures, disclosure)
+	disclosure := base64.RawURLEncoding.AppendEncode(nil, data)
+	b.disclosures = append(b.disclosures, string(disclosure))
 	return digestOf(disclosure), nil
 }
 
-func digestOf(disclosure string) string {
-	sum := sha256.Sum256([]byte(disclosure))
+func digestOf(disclosure []byte) string {
+	sum := sha256.Sum256(disclosure)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
@@ -227,6 +227,5 @@ func (b *builder) decoy() (string, error) {
 	if _, err := io.ReadFull(b.random, noise[:]); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(noise[:])
-	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+	return digestOf(noise[:]), nil
 }

@@ -287,7 +287,7 @@ func TestVectors(t *testing.T) {
 	}
 	same := 0
 	for _, d := range file.Digests {
-		if got := digestOf(d.Disclosure); got != d.Digest {
+		if got := digestOf([]byte(d.Disclosure)); got != d.Digest {
 			t.Errorf("digest of %s is %s, want %s", d.Disclosure, got, d.Digest)
 		}
 		data, err := jws.Marshal(d.Array)
@@ -307,10 +307,10 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range disclosures {
-		if !seen[digestOf(d)] {
+		if !seen[digestOf([]byte(d))] {
 			t.Errorf("%s belongs to no digest", d)
 		}
-		delete(seen, digestOf(d))
+		delete(seen, digestOf([]byte(d)))
 	}
 	if len(seen) != 0 {
 		t.Errorf("%d digests are left", len(seen))

@@ -114,7 +114,7 @@ func unpack(t rapid.TB, tbs []byte, disclosures []string) opened {
 		if len(content) != 2 && len(content) != 3 {
 			t.Fatalf("a disclosure of %d parts", len(content))
 		}
-		u.byDigest[digestOf(d)] = content
+		u.byDigest[digestOf([]byte(d))] = content
 		o.salts = append(o.salts, content[0].(string))
 	}
 	o.claims = u.open(payload).(map[string]any)
