@@ -280,7 +280,7 @@ func TestParseEnvelopeRefusals(t *testing.T) {
 		"member twice":               around(t, twiceVersion(mso)),
 		"text that is not UTF-8":     replace("18013.5.1.mDL", "18013.5.1.mD\xff"),
 		"members in another order":   around(t, rotated(t, mso)),
-		"larger than any":            make([]byte, maxTBS+1),
+		"larger than any":            around(t, largeObject(t)),
 		"deep nesting":               bytes.Repeat([]byte{0x81}, 10000),
 		"a length beyond the end":    {0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 		"floating point for integer": replace("deviceKey\xa4\x01\x02", "deviceKey\xa4\x01\xf9\x40\x00"),
@@ -289,6 +289,20 @@ func TestParseEnvelopeRefusals(t *testing.T) {
 			t.Errorf("%s: read as %+v", name, s)
 		}
 	}
+}
+
+// largeObject is a security object within all bounds but that of its size.
+func largeObject(t testing.TB) []byte {
+	t.Helper()
+	r := request(t, issuance.ES256)
+	m := generic(t, Request{DocType: r.DocType, Elements: r.Elements, DeviceKey: r.DeviceKey, Chain: r.Chain, Algorithm: r.Algorithm,
+		Signed: r.Signed, ValidFrom: r.ValidFrom, ValidUntil: r.ValidUntil})
+	namespaces := map[string]map[uint64][]byte{}
+	for i := range maxNamespaces {
+		namespaces[strings.Repeat("a", i+1)] = manyDigests(maxDigests)
+	}
+	m["valueDigests"] = namespaces
+	return encodeLoose(t, m)
 }
 
 // twiceVersion adds a second version member.
