@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,39 @@ func TestPrepareRefusals(t *testing.T) {
 				t.Errorf("the error holds a value: %v", err)
 			}
 		})
+	}
+}
+
+// TestIssuersClaims has every claim that the issuer adds, and nothing else.
+func TestIssuersClaims(t *testing.T) {
+	r := request(t, issuance.ES256)
+	r.Claims, r.Disclose, r.VCTIntegrity, r.Status = nil, nil, "sha256-AAAA", &StatusReference{"https://status.example/1", 1<<64 - 1}
+	r.IssuedAt, r.NotBefore = day.Add(time.Hour+time.Millisecond), day.Add(999*time.Millisecond)
+	jwk, err := jws.PublicJWK(r.Holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Prepare(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"vct":"urn:eudi:pid:1","iss":"https://issuer.example","iat":1795482000,"nbf":1795478400,"exp":1796687999,"vct#integrity":"sha256-AAAA",
+		"status":{"status_list":{"idx":18446744073709551615,"uri":"https://status.example/1"}},"cnf":{"jwk":` + string(jwk) + `}}`
+	_, encoded, _ := strings.Cut(string(p.TBS), ".")
+	if got, want := decodeJSON(t, encoded), decodeJSON(t, base64.RawURLEncoding.EncodeToString([]byte(want))); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	s, err := ParseTBS(p.TBS)
+	if err != nil || !s.Signed.Equal(day.Add(time.Hour)) || !s.ValidFrom.Equal(day) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	r.Issuer, r.VCTIntegrity, r.Status, r.Holder, r.IssuedAt = "", "", nil, nil, time.Time{}
+	if p, err = Prepare(r); err != nil {
+		t.Fatal(err)
+	}
+	_, encoded, _ = strings.Cut(string(p.TBS), ".")
+	if got := decodeJSON(t, encoded).(map[string]any); len(got) != 3 {
+		t.Errorf("%v: want vct, nbf and exp alone", got)
 	}
 }
 
