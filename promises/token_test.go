@@ -194,16 +194,20 @@ func TestPromiseP6NothingIsMadeAnew(t *testing.T) {
 	if removed == 0 {
 		t.Fatal("no object of ds-1 was found in the token's folder")
 	}
-	if err := a.demo("up"); err == nil {
-		t.Error("the appliance became ready without its document signer")
-	}
+	size := a.logSize()
+	go a.demo("up") // it waits for a readiness that does not come
 	eventually(t, "the signer's log names the missing key", func() error {
-		data, err := os.ReadFile(filepath.Join(a.run, "log", "chanceryd.log"))
-		if err == nil && !(strings.Contains(string(data), "ds-1") && strings.Contains(string(data), "key-missing")) {
-			return fmt.Errorf("it does not")
+		if said := a.logSince(size); !strings.Contains(said, "ds-1") || !strings.Contains(said, "key-missing") {
+			return fmt.Errorf("it says %q", said)
 		}
-		return err
+		return nil
 	})
+	if status, body := a.readiness(); status == http.StatusOK {
+		t.Errorf("ready without the document signer: %s", body)
+	}
+	if err := a.demo("down"); err != nil {
+		t.Error(err)
+	}
 	if after := a.objects(); len(after) != len(before)-removed {
 		t.Errorf("the token holds %d objects, had %d, %d were removed: something was made", len(after), len(before), removed)
 	}
