@@ -114,8 +114,14 @@ func (a *answer) failure() *Error {
 	}
 	object, err := strictjson.Object(a.body)
 	if err != nil || a.mediaType() != nil {
-		if e.Problem = "the answer is no JSON error object"; a.status < 400 {
+		switch {
+		case a.status < 400:
 			e.Problem = "unexpected status"
+		case a.step == StepOffer && (a.status == http.StatusGone || a.status == http.StatusNotFound):
+			// No error object is specified for an offer's URI.
+			e.Problem = "the offer was used already, has ended or never was"
+		default:
+			e.Problem = "the answer is no JSON error object"
 		}
 		return e
 	}
