@@ -27,6 +27,7 @@ import (
 	"chancery/appliance/signer"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
+	"chancery/config"
 	"chancery/hsm"
 	"chancery/issuance"
 	"chancery/issuance/jws"
@@ -254,6 +255,22 @@ func claimed(data []byte) string {
 		}
 	}
 	return ""
+}
+
+// signCalls counts the C_Sign calls of the module so far, and makes one more; the
+// fault module has no other orders meanwhile.
+func signCalls(t testing.TB, f *fixture) int {
+	t.Helper()
+	f.Fault.Order(t, "stats")
+	if _, err := f.Sign.Sign(soon(t), request(f.mdoc(t, "ds-1", nil))); err != nil {
+		t.Fatal(err)
+	}
+	return f.Fault.Calls(t)["C_Sign"]
+}
+
+// rarely keeps checkpoints and probes, which sign too, out of a test.
+func rarely(c *config.Config) {
+	c.Signer.CheckpointInterval, c.Signer.ProbeInterval = config.Duration(time.Hour), config.Duration(time.Hour)
 }
 
 // keyRef is what the token must hold of a key, as the signer's evidence has it.

@@ -209,9 +209,8 @@ func TestFullDisk(t *testing.T) {
 			f := prepare(t, signertest.Options{Faults: true, Configure: func(cfg *config.Config) { rewrite(t, cfg) }})
 			p := spawn(t, f)
 			f.read(t)
-			if _, err := f.Sign.Sign(soon(t), request(f.mdoc(t, "ds-1", nil))); err != nil {
-				t.Fatal(err)
-			}
+			calls := signCalls(t, f)
+			f.Fault.Order(t)
 			before := len(f.Entries(t))
 			in := request(f.mdoc(t, "ds-1", nil))
 			result := make(chan error, 1)
@@ -239,6 +238,10 @@ func TestFullDisk(t *testing.T) {
 			}
 			if got := len(f.Entries(t)) - before; got != c.intents {
 				t.Errorf("%d entries were written", got)
+			}
+			// Each intent is followed by its signature, and without one none is made.
+			if got := f.Fault.Calls(t)["C_Sign"] - calls - 1; got != c.intents {
+				t.Errorf("the token was asked for %d signatures", got)
 			}
 			f.Fault.Order(t)
 			f.Start(t)

@@ -348,6 +348,17 @@ func TestCertificateTerm(t *testing.T) {
 		return f.mdoc(t, "ds-1", func(r *mdoc.Request) { r.ValidUntil = r.ValidFrom.Add(30 * 24 * time.Hour) }),
 			f.jwtvc(t, "did-1", func(r *w3cvc.Request) { r.ValidUntil = r.ValidFrom.Add(30 * 24 * time.Hour) })
 	}
+	yesterday := func() (wire.SignItem, wire.SignItem) {
+		return f.mdoc(t, "ds-1", func(r *mdoc.Request) { r.Signed = r.Signed.Add(-time.Hour) }),
+			f.jwtvc(t, "did-1", func(r *w3cvc.Request) { r.ValidFrom = r.ValidFrom.Add(-time.Hour) })
+	}
+	early, free := yesterday() // before the day of the ceremony
+	if _, err := f.Sign.Sign(soon(t), request(early)); code(err) != wire.CodeRefused {
+		t.Errorf("before the certificate's beginning: %v", err)
+	}
+	if _, err := f.Sign.Sign(soon(t), request(free)); err != nil {
+		t.Errorf("a DID key has no such beginning: %v", err)
+	}
 	f.advance(380 * 24 * time.Hour) // of 400
 	certified, free := tooLong()
 	if _, err := f.Sign.Sign(soon(t), request(certified)); code(err) != wire.CodeRefused {
@@ -365,8 +376,13 @@ func TestCertificateTerm(t *testing.T) {
 		t.Errorf("after the certificate's end: %v", err)
 	}
 	refused := f.Entries(t, audit.KindRefused)
-	if len(refused) != 2 || refused[0].Reason != "certificate-validity" || refused[1].Reason != "certificate-validity" {
-		t.Errorf("the log has %+v", refused)
+	for _, e := range refused {
+		if e.Reason != "certificate-validity" {
+			t.Errorf("the log has %+v", e)
+		}
+	}
+	if len(refused) != 3 {
+		t.Errorf("%d refusals in the log", len(refused))
 	}
 }
 

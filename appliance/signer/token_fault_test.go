@@ -33,7 +33,8 @@ func reasons(t *testing.T, f *fixture, from int) (out []string) {
 func TestBadSignature(t *testing.T) {
 	for name, order := range map[string]string{"a flipped bit": "corrupt 1", "a byte short": "short 1", "another form": "der 1"} {
 		t.Run(name, func(t *testing.T) {
-			f := start(t, signertest.Options{Faults: true, Configure: func(c *config.Config) { c.Signer.Sessions = 1 }})
+			f := start(t, signertest.Options{Faults: true, Configure: func(c *config.Config) { c.Signer.Sessions = 1; rarely(c) }})
+			calls := signCalls(t, f)
 			in := request(f.mdoc(t, "ds-1", nil), f.mdoc(t, "ds-1", nil), f.jwtvc(t, "did-1", nil))
 			before := len(f.Entries(t))
 			f.Fault.Order(t, order)
@@ -44,6 +45,9 @@ func TestBadSignature(t *testing.T) {
 			want := []string{"signature.intent", "signature.intent", "signature.intent", "signature.failed bad-signature", "signature.failed withheld", "signature.failed withheld"}
 			if got := reasons(t, f, before); !slices.Equal(got, want) {
 				t.Errorf("the log has %q, want %q", got, want)
+			}
+			if n := signCalls(t, f) - calls - 1; n != 1 {
+				t.Errorf("the token was asked %d times: after a failure no further signature is begun", n)
 			}
 			if out, err := f.Sign.Sign(soon(t), in); err != nil || len(out.Results) != 3 {
 				t.Errorf("afterwards: %v", err)
@@ -313,9 +317,7 @@ func TestHungToken(t *testing.T) {
 
 // TestTwoCallsOfTheModule counts what one signature costs the token.
 func TestTwoCallsOfTheModule(t *testing.T) {
-	f := start(t, signertest.Options{Faults: true, Configure: func(c *config.Config) {
-		c.Signer.CheckpointInterval, c.Signer.ProbeInterval = config.Duration(time.Hour), config.Duration(time.Hour) // they sign too
-	}})
+	f := start(t, signertest.Options{Faults: true, Configure: rarely})
 	sign := func(n int) {
 		t.Helper()
 		for range n {
@@ -326,8 +328,7 @@ func TestTwoCallsOfTheModule(t *testing.T) {
 	}
 	count := func() (total int) {
 		t.Helper()
-		f.Fault.Order(t, "stats")
-		sign(1) // lets the module read the order
+		signCalls(t, f)
 		for _, n := range f.Fault.Calls(t) {
 			total += n
 		}
@@ -337,8 +338,7 @@ func TestTwoCallsOfTheModule(t *testing.T) {
 	before := count()
 	const n = 50
 	sign(n)
-	calls := count() - before
-	if calls != 2*(n+1) {
+	if calls := count() - before; calls != 2*(n+1) {
 		t.Errorf("%d calls of the module for %d signatures: two each", calls, n+1)
 	}
 }
