@@ -95,7 +95,7 @@ func TestClaimRefusals(t *testing.T) {
 		{mdl, "sex", func(c map[string]any) { c["sex"] = json.Number("1e0") }},
 		{mdl, "eye_colour", func(c map[string]any) { c["eye_colour"] = "SECRETVALUE" }},
 		{mdl, "family_name", func(c map[string]any) { c["family_name"] = "SECRETVALUE\u0085" }},
-		{mdl, "family_name", func(c map[string]any) { c["family_name"] = "SECRETVALUE M\ufffdller" }},
+		{pid, "family_name", func(c map[string]any) { c["family_name"] = "SECRETVALUE M\ufffdller" }},
 		{mdl, "family_name", func(c map[string]any) { c["family_name"] = "" }},
 		{mdl, "family_name", func(c map[string]any) { c["family_name"] = nil }},
 		{mdl, "family_name_national_character", func(c map[string]any) { c["family_name_national_character"] = strings.Repeat("佐", 4097) }},
@@ -155,7 +155,7 @@ func TestClaimRefusals(t *testing.T) {
 		}
 	}
 	for name, data := range map[string]string{"array": "[]", "twice": `{"a":1,"a":2}`, "text": "x", "tail": "{} {}", "Latin-1": "{\"family_name\":\"M\xfcller\"}",
-		"lone surrogate": `{"family_name":"\ud800"}`, "too long": strings.Repeat(" ", MaxClaims+1)} {
+		"lone surrogate": `{"family_name":"\ud800"}`, "too long": string(sample(t, pid)) + strings.Repeat(" ", MaxClaims)} {
 		if p := all[pid].CheckClaims(json.RawMessage(data), now); len(p) != 1 || p[0].Param != "claims" {
 			t.Errorf("%s: %+v", name, p)
 		}
@@ -295,7 +295,8 @@ func TestFileRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ old, new, wants string }{
-		{`format = "mso_mdoc"`, `format = "mdoc"`, "format"},
+		{`format = "mso_mdoc"`, `format = "mdoc"`, `format: "mdoc" is not known`},
+		{`value = "UT"`, `value = "/9j/"`, "claims[8].value"},
 		{`format = "mso_mdoc"`, `format = "dc+sd-jwt"`, "vct"},
 		{`doctype = `, `doctyp = `, "doctyp: unknown key"},
 		{`id = "org.iso`, `id = "org iso`, "id"},

@@ -93,6 +93,7 @@ func TestSmallFileRefusals(t *testing.T) {
 		{`map_from = "nowhere"`, `map_from = "a..b"`, "map_from"},
 		{`from = "birth_date"`, `from = "family_name"`, "not the source of a date"},
 		{`from = "birth_date"`, `from = "b"`, "not the source of a date"},
+		{"type = \"text\"\ndefault = \"plain\"\none_of = [\"plain\", \"fancy\"]", "type = \"image\"\nvalue = \"/9j/\"", "value: it must be a JPEG image"},
 		{`vct = "urn:small"`, `vct = ""`, "vct"},
 		{`vct = "urn:small"`, `types = ["A"]`, "types"},
 		{`validity = "24h"`, `validity = ""`, "validity"},
@@ -166,6 +167,9 @@ func TestSmallCredential(t *testing.T) {
 	payload := payloadOf(t, text)
 	if payload["born"] != "2010-01-01" || len(payload["list"].([]any)) != 2 || len(payload["_sd"].([]any)) != 4 || len(payload["b"].(map[string]any)) != 1 {
 		t.Errorf("%v", payload)
+	}
+	if problems := c.CheckClaims(nil, now); len(problems) > 0 {
+		t.Errorf("no claims at all: %v", problems)
 	}
 	if _, text = issue(t, c, json.RawMessage(`{}`)); strings.Count(text, "~") != 2 { // the default alone
 		t.Errorf("%s", text)

@@ -467,6 +467,64 @@ func TestCreateRefusesAnotherKey(t *testing.T) {
 	}
 }
 
+// TestSame: what is signed must be what was linted, to the last extension.
+func TestSame(t *testing.T) {
+	r := newRoot(t, elliptic.P256())
+	key := newKey(t, elliptic.P256())
+	template, err := plan(DocumentSigner).template(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	make := func(change func(c *x509.Certificate), parent *x509.Certificate) []byte {
+		copied := *template
+		copied.ExtraExtensions = slices.Clone(template.ExtraExtensions)
+		change(&copied)
+		if parent == nil {
+			parent = &copied
+		}
+		der, err := x509.CreateCertificate(rand.Reader, &copied, parent, key.Public(), map[bool]*ecdsa.PrivateKey{true: r.key, false: key}[parent == r.cert])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	for name, test := range map[string]struct {
+		change func(c *x509.Certificate)
+		good   bool
+	}{
+		"nothing":     {func(*x509.Certificate) {}, true},
+		"serial":      {func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1 << 62) }, false},
+		"subject":     {func(c *x509.Certificate) { c.Subject.CommonName = "Another" }, false},
+		"start":       {func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(time.Second) }, false},
+		"end":         {func(c *x509.Certificate) { c.NotAfter = c.NotAfter.Add(time.Second) }, false},
+		"usage":       {func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }, false},
+		"criticality": {func(c *x509.Certificate) { c.ExtraExtensions[1].Critical = false }, false},
+		"one less":    {func(c *x509.Certificate) { c.CRLDistributionPoints = nil }, false},
+		"another": {func(c *x509.Certificate) {
+			c.CRLDistributionPoints = nil
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})
+		}, false},
+	} {
+		for root, parent := range map[bool]*x509.Certificate{false: r.cert, true: nil} {
+			linted := make(func(*x509.Certificate) {}, parent)
+			if err := same(linted, make(test.change, parent), root); (err == nil) != test.good {
+				t.Errorf("%s, root %v: %v", name, root, err)
+			}
+			if same(linted[:9], linted, root) == nil || same(linted, linted[:9], root) == nil {
+				t.Error("what is no certificate is the same as one")
+			}
+		}
+	}
+	// In a root the throw-away key has an identifier of its own.
+	linted := make(func(c *x509.Certificate) { c.SubjectKeyId = []byte{1} }, nil)
+	if err := same(linted, make(func(*x509.Certificate) {}, nil), true); err != nil {
+		t.Error(err)
+	}
+	if bits, err := publicKeyBits([]byte{0x30, 0}); err == nil {
+		t.Errorf("a key of nothing has the bits %x", bits)
+	}
+}
+
 // TestOpenSSLReadsEveryExtension compares what openssl reads with the plan.
 func TestOpenSSLReadsEveryExtension(t *testing.T) {
 	r := newRoot(t, elliptic.P384())
