@@ -183,13 +183,15 @@ func TestRefusesToSign(t *testing.T) {
 			p.NotBefore = start.AddDate(8, 0, 0)
 			p.NotAfter = start.AddDate(10, 0, 0)
 		},
-		"too early":    func(p *Plan) { p.NotBefore = start.AddDate(0, 0, -1) },
-		"no contact":   func(p *Plan) { p.ContactEmail, p.ContactURL = "", "" },
-		"bad contact":  func(p *Plan) { p.ContactEmail = "nobody" },
-		"no CRL":       func(p *Plan) { p.CRL = "" },
-		"CRL not http": func(p *Plan) { p.CRL = "ldap://x/y" },
-		"backwards":    func(p *Plan) { p.NotAfter = p.NotBefore.Add(-time.Hour) },
-		"http issuer":  func(p *Plan) { p.Profile = CredentialSigner; p.IssuerURL = "http://x" },
+		"too early":     func(p *Plan) { p.NotBefore = start.AddDate(0, 0, -1) },
+		"no contact":    func(p *Plan) { p.ContactEmail, p.ContactURL = "", "" },
+		"contact ASCII": func(p *Plan) { p.ContactURL = "https://utopia.example/ämter" },
+		"contact blank": func(p *Plan) { p.ContactURL = "https://utopia.example/a b" },
+		"bad contact":   func(p *Plan) { p.ContactEmail = "nobody" },
+		"no CRL":        func(p *Plan) { p.CRL = "" },
+		"CRL not http":  func(p *Plan) { p.CRL = "ldap://x/y" },
+		"backwards":     func(p *Plan) { p.NotAfter = p.NotBefore.Add(-time.Hour) },
+		"http issuer":   func(p *Plan) { p.Profile = CredentialSigner; p.IssuerURL = "http://x" },
 	} {
 		p := plan(DocumentSigner)
 		change(&p)

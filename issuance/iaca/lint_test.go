@@ -159,9 +159,18 @@ func TestLintLeaves(t *testing.T) {
 		"two common names": {func(l *leaf) {
 			rename(t, l.template, attr(6, printable, "UT"), attr(3, printable, "A"), attr(3, printable, "B"))
 		}, []string{"error subject.common-name"}},
-		"UTF-8 common name":     {func(l *leaf) { rename(t, l.template, attr(6, printable, "UT"), attr(3, utf8, "Führerscheinstelle")) }, nil},
-		"AKI with the serial":   {func(l *leaf) { override(l.template, oidAuthorityKeyID, akiWithSerial(r.cert)) }, []string{"error authority-key-identifier.members"}},
-		"AKI without key":       {func(l *leaf) { override(l.template, oidAuthorityKeyID, "3003 8201 05") }, []string{"error authority-key-identifier.members"}},
+		"UTF-8 common name":   {func(l *leaf) { rename(t, l.template, attr(6, printable, "UT"), attr(3, utf8, "Führerscheinstelle")) }, nil},
+		"AKI with the serial": {func(l *leaf) { override(l.template, oidAuthorityKeyID, akiWithSerial(r.cert)) }, []string{"error authority-key-identifier.members"}},
+		"AKI without key":     {func(l *leaf) { override(l.template, oidAuthorityKeyID, "3003 8201 05") }, []string{"error authority-key-identifier.members"}},
+		"CRLDP a host": {func(l *leaf) {
+			override(l.template, oidCRLPoints, "300b 3009 a007 a005 8203 612e62")
+		}, []string{"error crl-distribution-points.uri"}},
+		"two states": {func(l *leaf) {
+			rename(t, l.template, attr(6, printable, "UT"), attr(8, printable, "UT-A"), attr(8, printable, "UT-B"), attr(3, printable, "DS"))
+		}, []string{"error state.equal", "error subject.state"}},
+		"state that is none": {func(l *leaf) {
+			rename(t, l.template, attr(6, printable, "UT"), attr(8, printable, "Utopia"), attr(3, printable, "DS"))
+		}, []string{"error state.equal", "warning subject.state"}},
 		"reasons in the CRLDP":  {func(l *leaf) { override(l.template, oidCRLPoints, points("8102 0780")) }, []string{"error crl-distribution-points.members"}},
 		"contact a host":        {func(l *leaf) { override(l.template, oidIssuerAltName, "3006 8204 612e6264") }, []string{"error issuer-alt-name.kind"}},
 		"contact with a name":   {func(l *leaf) { override(l.template, oidIssuerAltName, "3009 8107 58203c6140623e") }, []string{"error issuer-alt-name.kind"}},
@@ -328,6 +337,11 @@ func TestLintLists(t *testing.T) {
 	late.NextUpdate = late.NextUpdate.Add(time.Second)
 	if got := rules(LintCRL(sign(late, r.cert, r.key), r.cert)); !slices.Equal(got, []string{"error crl.next-update"}) {
 		t.Errorf("a second late: %v", got)
+	}
+	negative := good()
+	negative.Number = big.NewInt(-1)
+	if got := rules(LintCRL(sign(negative, r.cert, r.key), r.cert)); !slices.Equal(got, []string{"error crl.number"}) {
+		t.Errorf("number -1: %v", got)
 	}
 	edwards := issuancetest.Key(t, issuance.EdDSA)
 	stand = *r.cert
