@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -142,6 +143,26 @@ func TestAnUnsteadyTokenIsLeftInPeace(t *testing.T) {
 	token.born = token.born.Add(-2 * token.pauses.brief)
 	token.life.Unlock()
 	fault.Order(t, "killsessions")
+	sign(t, token, key)
+}
+
+// TestOneRenewalForManyCallers: of those who saw a generation fail, the first
+// opens a new one, the others find it.
+func TestOneRenewalForManyCallers(t *testing.T) {
+	token, _, key := faulty(t, nil)
+	failed := token.gen
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			if err := token.renew(failed); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if s := token.State(); s.Generation != 2 {
+		t.Errorf("%+v", s)
+	}
 	sign(t, token, key)
 }
 

@@ -21,7 +21,7 @@ func TestAHungCallIsReported(t *testing.T) {
 		c.CallTimeout, c.HungAfter, c.Sessions = 300*time.Millisecond, 300*time.Millisecond, 1
 		c.OnHung = func(op string) { hung <- op }
 	})
-	fault.Order(t, "hang C_Sign 3")
+	fault.Order(t, "hang C_Sign 2")
 	refuses(t, token, key, ClassHung)
 	until(t, "the state is hung", func() bool { return token.State().Class == ClassHung })
 	if token.State().Ready {
@@ -52,7 +52,7 @@ func TestAHungCallKeepsItsPlace(t *testing.T) {
 	token, fault, key := faulty(t, func(c *Config) {
 		c.CallTimeout, c.Sessions, c.Queue = 300*time.Millisecond, 1, 1
 	})
-	fault.Order(t, "hang C_Sign 4")
+	fault.Order(t, "hang C_Sign 3")
 	refuses(t, token, key, ClassHung)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -25,9 +25,6 @@ func (v *visit) prove(k *key) error {
 	if breach := k.attributes.breach(k.ref.Algorithm == Sealing, func() bool { return v.marksLocal(k.ref.Algorithm) }); breach != "" {
 		return unsafe("%s: the token does not protect this key", breach)
 	}
-	if !k.attributes.ValueRefused {
-		return unsafe("the token tells the key's value: it is not a place for issuing keys")
-	}
 	var out string
 	if k.attributes.WrapRefused, out, err = v.wrapOut(k.private); err != nil {
 		return err
@@ -101,6 +98,9 @@ func (a Attributes) breach(sealing bool, marksLocal func() bool) string {
 			continue
 		}
 		return fmt.Sprintf("%s is %s, it must be %v", d.name, show(d.is), d.want)
+	}
+	if !a.ValueRefused {
+		return "CKA_VALUE is told to who asks for it"
 	}
 	return ""
 }

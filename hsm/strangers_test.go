@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/asn1"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -158,6 +159,11 @@ func TestEveryAttributeCounts(t *testing.T) {
 				t.Errorf("%s is not told, and the key is good: %v", d.name, told)
 			}
 		}
+		told := good()
+		told.ValueRefused = false
+		if told.breach(sealing, yes) == "" {
+			t.Error("a token that tells the value is good enough")
+		}
 		notLocal := good()
 		*notLocal.Local = false
 		if breach := notLocal.breach(sealing, func() bool { return false }); breach != "" {
@@ -195,6 +201,44 @@ func TestTheAttemptToWrapOut(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWhatIsReadOfAKey reads a key that the token does not protect, and one while
+// the token goes away: an attribute that could not be read is not one that the
+// token does not tell.
+func TestWhatIsReadOfAKey(t *testing.T) {
+	token, fault, _ := faulty(t, nil)
+	token.pauses.brief = 0
+	ref := plantWith(t, token, newLabel(), map[uint]any{pkcs11.CKA_EXTRACTABLE: true, pkcs11.CKA_SENSITIVE: false})
+	read := func(orders ...string) (a Attributes, err error) {
+		err = token.alone("test", "", false, func(v *visit) error {
+			h, err := v.only(ref, pkcs11.CKO_PRIVATE_KEY)
+			if err == nil {
+				fault.Order(t, orders...)
+				a, err = v.readAttributes(h)
+			}
+			return err
+		})
+		return a, err
+	}
+	a, err := read()
+	if err != nil || a.ValueRefused || *a.Sensitive || *a.AlwaysSensitive || !*a.Extractable || *a.NeverExtractable || !*a.Local {
+		t.Errorf("%+v, %v", a, err)
+	}
+	calls := 0
+	for ; calls < 50; calls++ {
+		a, err := read(fmt.Sprintf("fail C_GetAttributeValue 0x32 1 %d", calls))
+		if err == nil { // that many calls there are not
+			if a.Sensitive == nil || a.Derive == nil || a.ValueRefused {
+				t.Errorf("%+v", a)
+			}
+			break
+		}
+		wantClass(t, err, ClassTokenGone)
+	}
+	if calls < 15 || calls == 50 {
+		t.Errorf("%d calls read all the attributes", calls)
 	}
 }
 
