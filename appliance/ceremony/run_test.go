@@ -529,22 +529,29 @@ func TestNoCheckpoint(t *testing.T) {
 // DID key; the DID's document then has both, and the signer signs with all.
 func TestFurtherCeremony(t *testing.T) {
 	s := prepared(t, signertest.Options{})
-	result, err := hold(t, s, head+"crl_days = 90\n"+signerKey("ds-2", "iaca-1", 457)+didKey("did-2")+strings.ReplaceAll(`
+	result, err := hold(t, s, head+"crl_days = 90\n"+signerKey("ds-2", "iaca-1", 457)+didKey("did-2")+`
 [[keys]]
 label = "iaca-2"
 purpose = "iaca"
 algorithm = "ES512"
 common_name = "Utopia IACA 2"
 days = 7300
-`, "\t", "")+signerKey("ds-3", "iaca-2", 30))
+
+[[keys]]
+label = "iaca-short"
+purpose = "iaca"
+algorithm = "ES256"
+common_name = "Utopia IACA for a month"
+days = 31
+`+signerKey("ds-3", "iaca-2", 30))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(result.Keys, []string{"ds-2", "did-2", "iaca-2", "ds-3"}) {
+	if !slices.Equal(result.Keys, []string{"ds-2", "did-2", "iaca-2", "iaca-short", "ds-3"}) {
 		t.Errorf("made %v", result.Keys)
 	}
 	recorded := keys(t, s)
-	if got := slices.Sorted(maps.Keys(recorded)); len(got) != 12 {
+	if got := slices.Sorted(maps.Keys(recorded)); len(got) != 13 {
 		t.Errorf("%v", got)
 	}
 	for label, root := range map[string]string{"ds-2": "out/iaca-1.pem", "ds-3": "later/iaca-2.pem"} {
@@ -557,6 +564,10 @@ days = 7300
 	list, err := x509.ParseRevocationList(read(t, filepath.Join(s.Dir, "later", "iaca-2.crl")))
 	if err != nil || list.NextUpdate.Sub(list.ThisUpdate) != 90*24*time.Hour {
 		t.Errorf("the longest CRL: %v, %v", list, err)
+	}
+	short, err := x509.ParseRevocationList(read(t, filepath.Join(s.Dir, "later", "iaca-short.crl")))
+	if root := certificate(t, filepath.Join(s.Dir, "later", "iaca-short.pem")); err != nil || !short.NextUpdate.Equal(root.NotAfter) {
+		t.Errorf("a CRL that outlasts its IACA: %v, %v", short, err)
 	}
 	document := string(read(t, filepath.Join(s.Dir, "later", "did-2.did.json")))
 	for _, label := range []string{"did-1", "did-2"} {

@@ -9,6 +9,7 @@ import (
 	"chancery/appliance/audit"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
+	"chancery/hsm"
 )
 
 // events are those of a source from a number on.
@@ -218,4 +219,21 @@ func TestDataKeys(t *testing.T) {
 	if status, err := f.Sign.Status(soon(t)); err != nil || status.State != "ready" {
 		t.Errorf("what does not open has hurt the token: %+v, %v", status, err)
 	}
+	// The form is fixed: data keys outlive this program's version.
+	evidence, err := f.Admin.Evidence(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Stop(t); err != nil {
+		t.Fatal(err)
+	}
+	withToken(t, f, func(token *hsm.Token) {
+		if err := token.Load(soon(t), []hsm.KeyRef{keyRef(t, evidence.JSON, "sealing-1")}); err != nil {
+			t.Fatal(err)
+		}
+		key, err := token.Unseal(soon(t), "sealing-1", made.Wrapped, []byte("chancery data key v1\x00epoch-1"))
+		if err != nil || string(key) != string(made.Key) {
+			t.Errorf("the token opens it to %d bytes, %v", len(key), err)
+		}
+	})
 }

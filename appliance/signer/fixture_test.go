@@ -307,3 +307,18 @@ func checkpointVerifier(t testing.TB, f *fixture) note.Verifier {
 	}
 	return v
 }
+
+// withToken opens the token while no daemon has it.
+func withToken(t testing.TB, f *fixture, fn func(token *hsm.Token)) {
+	t.Helper()
+	cfg, err := signer.TokenConfig(f.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := hsm.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	fn(token)
+}

@@ -107,9 +107,6 @@ func (c *core) probe(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if hsm.ClassOf(err) == hsm.ClassBusy {
-			continue // a token with much to do is there
-		}
 		if k.ready.Swap(err == nil) != (err == nil) {
 			changed = true
 			if err != nil {
@@ -122,13 +119,13 @@ func (c *core) probe(ctx context.Context) {
 	}
 }
 
+// try uses a key once. It waits for its turn as long as that takes: a token with
+// much to do is not broken. The token bounds the call itself.
 func (c *core) try(ctx context.Context, label string) error {
 	token, err := c.ready()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Signer.OperationTimeout.Std())
-	defer cancel()
 	message := append([]byte(probePrefix), make([]byte, 32)...)
 	rand.Read(message[len(probePrefix):])
 	if c.keys[label].Algorithm != hsm.Sealing {

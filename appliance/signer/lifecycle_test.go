@@ -17,7 +17,6 @@ import (
 
 	"chancery/appliance/audit"
 	"chancery/appliance/ceremony"
-	"chancery/appliance/signer"
 	"chancery/appliance/signer/registry"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
@@ -389,15 +388,6 @@ func TestCRLRenewal(t *testing.T) {
 // revoke issues a CRL with one entry, dated like the ceremony's.
 func revoke(t *testing.T, f *fixture, root *x509.Certificate, number int64) {
 	t.Helper()
-	cfg, err := signer.TokenConfig(f.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := hsm.Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer token.Close()
 	r := registry.New()
 	log, err := audit.Open(f.Config.Signer.Database, r.Replay, r.NoteVerifier)
 	if err != nil {
@@ -408,17 +398,19 @@ func revoke(t *testing.T, f *fixture, root *x509.Certificate, number int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := token.Load(soon(t), refs); err != nil {
-		t.Fatal(err)
-	}
-	key, err := token.MessageSigner("iaca-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := iaca.CreateCRL(root, key, number, []iaca.Revoked{{Serial: big.NewInt(4711), Time: f.now()}}, f.now(), f.now().AddDate(0, 0, 60))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var der []byte
+	withToken(t, f, func(token *hsm.Token) {
+		if err := token.Load(soon(t), refs); err != nil {
+			t.Fatal(err)
+		}
+		key, err := token.MessageSigner("iaca-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if der, err = iaca.CreateCRL(root, key, number, []iaca.Revoked{{Serial: big.NewInt(4711), Time: f.now()}}, f.now(), f.now().AddDate(0, 0, 60)); err != nil {
+			t.Fatal(err)
+		}
+	})
 	leaf, err := registry.CRLEntry(registry.CRL{Issuer: "iaca-1", Number: number, DER: der, URL: r.CRLs["iaca-1"].URL}, f.now())
 	if err != nil {
 		t.Fatal(err)

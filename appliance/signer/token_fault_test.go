@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,18 +213,6 @@ func TestRefusedPIN(t *testing.T) {
 // reason to make another (promise P6).
 func TestMissingKey(t *testing.T) {
 	f := prepare(t, signertest.Options{})
-	open := func() *hsm.Token {
-		t.Helper()
-		cfg, err := signer.TokenConfig(f.Config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		token, err := hsm.Open(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return token
-	}
 	f.Start(t)
 	f.read(t)
 	evidence, err := f.Admin.Evidence(soon(t))
@@ -234,24 +223,29 @@ func TestMissingKey(t *testing.T) {
 	if err := f.Stop(t); err != nil {
 		t.Fatal(err)
 	}
-	token := open()
-	labels, err := token.Labels()
-	if err != nil {
-		t.Fatal(err)
+	labels := func(token *hsm.Token) int {
+		t.Helper()
+		all, err := token.Labels()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
 	}
-	if err := token.Destroy(soon(t), ref); err != nil {
-		t.Fatal(err)
-	}
-	token.Close()
+	var before int
+	withToken(t, f, func(token *hsm.Token) {
+		before = labels(token)
+		if err := token.Destroy(soon(t), ref); err != nil {
+			t.Fatal(err)
+		}
+	})
 	if err := f.TryStart(t); hsm.ClassOf(err) != hsm.ClassKeyMissing || !strings.Contains(err.Error(), "did-1") {
 		t.Errorf("%v, want that did-1 is missing", err)
 	}
-	token = open()
-	defer token.Close()
-	after, err := token.Labels()
-	if err != nil || len(after) != len(labels)-2 {
-		t.Errorf("%d objects were %d: something was made, or more was destroyed (%v)", len(after), len(labels), err)
-	}
+	withToken(t, f, func(token *hsm.Token) {
+		if after := labels(token); after != before-2 {
+			t.Errorf("%d objects were %d: something was made, or more was destroyed", after, before)
+		}
+	})
 }
 
 // TestBusy floods a slow token: the queue is bounded, and who does not fit is
@@ -394,6 +388,37 @@ func TestProbes(t *testing.T) {
 		return err == nil && status.Keys["ds-1"] && status.Keys["checkpoint-1"] && status.CheckpointSize == status.LogSize
 	})
 	until(t, "another one", func() bool { return generation() > during })
+}
+
+// TestBusyIsNotBroken has probes wait behind more work than the token can do:
+// its keys stay ready.
+func TestBusyIsNotBroken(t *testing.T) {
+	f := start(t, signertest.Options{Faults: true, Configure: func(c *config.Config) {
+		c.Signer.Sessions, c.Signer.ProbeInterval, c.Signer.OperationTimeout = 1, config.Duration(50*time.Millisecond), config.Duration(600*time.Millisecond)
+	}})
+	f.Fault.Order(t, "latency C_Sign 200000")
+	var late atomic.Int64
+	var wait sync.WaitGroup
+	for range 8 {
+		in := request(f.mdoc(t, "ds-1", nil))
+		wait.Go(func() {
+			for late.Load() < 12 {
+				if _, err := f.Sign.Sign(soon(t), in); code(err) == wire.CodeBusy {
+					late.Add(1)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	status, err := f.Sign.Status(soon(t))
+	if err != nil || status.State != "ready" {
+		t.Errorf("%+v, %v", status, err)
+	}
+	for label, ready := range status.Keys {
+		if !ready {
+			t.Errorf("%s is not ready: the token had much to do, that is all", label)
+		}
+	}
 }
 
 // TestPINRefusedWhileSeeking finds, when the token comes, that the PIN is wrong.
