@@ -83,6 +83,9 @@ func TestClaimRefusals(t *testing.T) {
 		{mdl, "portrait", func(c map[string]any) { c["portrait"] = c["portrait"].(string) + "\n" }},
 		{mdl, "portrait", func(c map[string]any) { c["portrait"] = "data:image/png;base64," + c["portrait"].(string) }},
 		{mdl, "portrait", func(c map[string]any) { c["portrait"] = changed(t, c, cut) }},
+		{mdl, "portrait", func(c map[string]any) {
+			c["portrait"] = changed(t, c, func(data []byte) []byte { return append(data, "SECRETVALUE"...) })
+		}},
 		{mdl, "portrait", func(c map[string]any) { c["portrait"] = changed(t, c, segment(0xe1, "Exif\x00\x00")) }},
 		{mdl, "portrait", func(c map[string]any) { c["portrait"] = changed(t, c, segment(0xed, "Photoshop 3.0\x00")) }},
 		{mdl, "portrait", func(c map[string]any) { c["portrait"] = changed(t, c, segment(0xfe, strings.Repeat("x", 65000))) }},
