@@ -65,11 +65,10 @@ func checkProof(compact string, rules proofRules) (proof, error) {
 	if len(parts) != 3 {
 		return proof{}, badProof("the proof is not a compact JWS")
 	}
-	b64 := base64.RawURLEncoding.Strict()
 	var decoded [3][]byte
 	for i, part := range parts {
 		var err error
-		if decoded[i], err = b64.DecodeString(part); err != nil {
+		if decoded[i], err = jws.Base64URL(part); err != nil {
 			return proof{}, badProof("the proof is not base64url without padding")
 		}
 	}
