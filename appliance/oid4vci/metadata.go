@@ -1,7 +1,6 @@
 package oid4vci
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -78,10 +77,8 @@ func (p *published) add(id wire.Identity) (err error) {
 		if err != nil {
 			return err
 		}
-		// Several keys may share one DID; each has the whole document.
-		if have, ok := p.dids[u.Path]; !ok || bytes.Compare(have.body, id.DIDDocument) < 0 {
-			p.dids[u.Path] = newDocument("application/did+json", id.DIDDocument)
-		}
+		// Several keys may share one DID; each comes with the newest document.
+		p.dids[u.Path] = newDocument("application/did+json", id.DIDDocument)
 	}
 	return nil
 }
