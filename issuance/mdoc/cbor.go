@@ -1,7 +1,6 @@
 package mdoc
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -42,33 +41,9 @@ var strict = func() cbor.DecMode {
 	return mode
 }()
 
-// Major types (RFC 8949 §3.1).
-const (
-	majorUnsigned = 0 << 5
-	majorBytes    = 2 << 5
-	majorText     = 3 << 5
-)
-
-// appendHead appends the shortest head of a major type with its argument
-// (RFC 8949 §4.2.1).
-func appendHead(out []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
-		return append(out, major|byte(n))
-	case n < 1<<8:
-		return append(out, major|24, byte(n))
-	case n < 1<<16:
-		return binary.BigEndian.AppendUint16(append(out, major|25), uint16(n))
-	case n < 1<<32:
-		return binary.BigEndian.AppendUint32(append(out, major|26), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(out, major|27), n)
-}
-
 // embed returns data as embedded CBOR: tag 24 around a byte string.
-func embed(data []byte) cbor.RawMessage {
-	out := append(make([]byte, 0, len(data)+11), 0xd8, tagEmbedded)
-	return append(appendHead(out, majorBytes, uint64(len(data))), data...)
+func embed(data []byte) (cbor.RawMessage, error) {
+	return encoder.Marshal(cbor.Tag{Number: tagEmbedded, Content: data})
 }
 
 // layout is RFC 3339 in UTC without fractions, always 20 characters.
@@ -97,7 +72,7 @@ func (d TDate) MarshalCBOR() ([]byte, error) {
 	if err := CheckTDate(t); err != nil {
 		return nil, err
 	}
-	return append([]byte{tagDateTime | 0xc0, 0x60 | byte(len(layout))}, t.UTC().Format(layout)...), nil
+	return encoder.Marshal(cbor.Tag{Number: tagDateTime, Content: t.UTC().Format(layout)})
 }
 
 // UnmarshalCBOR decodes a date-time in the form that MarshalCBOR gives.

@@ -106,7 +106,11 @@ func prepare(r Request, random *bufio.Reader) (*issuance.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return seal(r, items, embed(mso))
+	payload, err := embed(mso)
+	if err != nil {
+		return nil, err
+	}
+	return seal(r, items, payload)
 }
 
 // check refuses what has no place in the security object's own check.
@@ -197,26 +201,25 @@ func (r Request) items(random *bufio.Reader) (map[string][]cbor.RawMessage, map[
 	return items, digests, nil
 }
 
-// encodeItem returns IssuerSignedItemBytes: tag 24 around the encoded item. It is
-// written member by member, in the encoding's order, because an mdoc has dozens.
+// issuerSignedItem is IssuerSignedItem (ISO/IEC 18013-5 §8.3.2.1.2.2).
+type issuerSignedItem struct {
+	DigestID          uint64 `cbor:"digestID"`
+	Random            []byte `cbor:"random"`
+	ElementIdentifier string `cbor:"elementIdentifier"`
+	ElementValue      any    `cbor:"elementValue"`
+}
+
+// encodeItem returns IssuerSignedItemBytes: tag 24 around the encoded item.
 func encodeItem(e Element, id uint64, random *bufio.Reader) (cbor.RawMessage, error) {
-	value, err := encoder.Marshal(e.Value)
-	if err != nil {
-		return nil, fmt.Errorf("element %s/%s cannot be encoded", e.Namespace, e.Identifier)
-	}
 	var salt [SaltSize]byte
 	if _, err := io.ReadFull(random, salt[:]); err != nil {
 		return nil, err
 	}
-	out := make([]byte, 0, 128+len(e.Identifier)+len(value))
-	out = append(out, "\xa4\x66random"...)
-	out = append(appendHead(out, majorBytes, SaltSize), salt[:]...)
-	out = append(out, "\x68digestID"...)
-	out = appendHead(out, majorUnsigned, id)
-	out = append(append(out, "\x6celementValue"...), value...)
-	out = append(out, "\x71elementIdentifier"...)
-	out = append(appendHead(out, majorText, uint64(len(e.Identifier))), e.Identifier...)
-	return embed(out), nil
+	item, err := encoder.Marshal(issuerSignedItem{id, salt[:], e.Identifier, e.Value})
+	if err != nil {
+		return nil, fmt.Errorf("element %s/%s cannot be encoded", e.Namespace, e.Identifier)
+	}
+	return embed(item)
 }
 
 // permutation returns 0..n-1 in an unpredictable order (Fisher–Yates), so that a

@@ -79,7 +79,7 @@ func unembed(data []byte) ([]byte, error) {
 	if err := strict.Unmarshal(tag.Content, &inner); err != nil {
 		return nil, errors.New("tag 24 holds no byte string")
 	}
-	if !bytes.Equal(embed(inner), data) {
+	if again, err := embed(inner); err != nil || !bytes.Equal(again, data) {
 		return nil, errors.New("not in deterministic encoding")
 	}
 	return inner, nil

@@ -76,7 +76,7 @@ func around(t testing.TB, mso []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tbs, err := sigStructure(protected, embed(mso))
+	tbs, err := sigStructure(protected, mustEmbed(t, mso))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func FuzzParseTBS(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := sigStructure(protected, embed(mso)); err != nil || !bytes.Equal(again, tbs) {
+		if again, err := sigStructure(protected, mustEmbed(t, mso)); err != nil || !bytes.Equal(again, tbs) {
 			t.Fatalf("%x is taken, and would be written as %x (%v)", tbs, again, err)
 		}
 	})

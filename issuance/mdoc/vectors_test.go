@@ -226,8 +226,8 @@ func identifierList(t *testing.T, g goldenCredential, p *issuance.Prepared) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := payloadOf(t, p.TBS); !bytes.Equal(got, embed(want)) {
-		t.Errorf("security object\n%x, want\n%x", got, embed(want))
+	if got := payloadOf(t, p.TBS); !bytes.Equal(got, mustEmbed(t, want)) {
+		t.Errorf("security object\n%x, want\n%x", got, mustEmbed(t, want))
 	}
 	if _, err := ParseTBS(g.SigStructure); err == nil {
 		t.Error("an identifier list is signed")
@@ -252,7 +252,7 @@ func TestGoldenSHA384(t *testing.T) {
 			if err := strict.Unmarshal(inner, &read); err != nil {
 				t.Fatal(err)
 			}
-			if again, err := encoder.Marshal(read); err != nil || !bytes.Equal(embed(again), i.IssuerSignedItemBytes) {
+			if again, err := encoder.Marshal(read); err != nil || !bytes.Equal(mustEmbed(t, again), i.IssuerSignedItemBytes) {
 				t.Errorf("%s: item %s is written as %x", g.Name, i.ElementIdentifier, again)
 			}
 		}
@@ -273,7 +273,7 @@ func annexD(t testing.TB, name string) []byte {
 func TestAnnexD(t *testing.T) {
 	want := annexD(t, "sig_structure.hex")
 	payload := annexD(t, "mso_bytes.hex")
-	if !bytes.Equal(embed(annexD(t, "mso.hex")), payload) {
+	if !bytes.Equal(mustEmbed(t, annexD(t, "mso.hex")), payload) {
 		t.Error("MobileSecurityObjectBytes differ")
 	}
 	protected, err := protectedHeader(issuance.ES256)
@@ -302,7 +302,7 @@ func TestAnnexD(t *testing.T) {
 				t.Errorf("the digest of %s differs", i.ElementIdentifier)
 			}
 			inner, err := unembed(raw)
-			if err != nil || !bytes.Equal(embed(inner), raw) {
+			if err != nil || !bytes.Equal(mustEmbed(t, inner), raw) {
 				t.Errorf("%s: %v", i.ElementIdentifier, err)
 			}
 			count++
