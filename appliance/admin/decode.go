@@ -13,42 +13,44 @@ import (
 	"strconv"
 	"strings"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"chancery/issuance/jws"
 )
 
 // decode reads a JSON body strictly into a struct: its media type, no duplicate
 // and no unknown members, each of its type, nothing after it. It lists every
-// fault at once and never shows a value.
-func decode(r *http.Request, into any) error {
+// fault at once and never shows a value. The members are returned, too.
+func decode(r *http.Request, into any) (map[string]any, error) {
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" {
-		return &Error{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Message: "Send the body as application/json."}
+		return nil, &Error{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Message: "Send the body as application/json."}
 	}
 	data, err := io.ReadAll(r.Body)
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		return err
+		return nil, err
 	case err != nil:
-		return invalid(Detail{Msg: "could not be read to its end: send it again", Param: "body", Location: "body"})
+		return nil, invalid(Detail{Msg: "could not be read to its end: send it again", Param: "body", Location: "body"})
 	}
 	return decodeBytes(data, into)
 }
 
-func decodeBytes(data []byte, into any) error {
+func decodeBytes(data []byte, into any) (map[string]any, error) {
 	unreadable := invalid(Detail{Msg: "must be one JSON object without duplicate members", Param: "body", Location: "body"})
 	object, err := jws.Object(data)
 	if err != nil {
-		return unreadable
+		return nil, unreadable
 	}
-	// encoding/json takes a name in any case of letters and stops at the first fault.
+	// The library stops at the first fault.
 	if details := misfits(object, reflect.TypeOf(into).Elem(), ""); len(details) > 0 {
-		return invalid(details...)
+		return nil, invalid(details...)
 	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return unreadable
+	if err := jsonv2.Unmarshal(data, into); err != nil {
+		return nil, unreadable
 	}
-	return nil
+	return object, nil
 }
 
 // misfits holds a decoded value against the type that it is to become: structs

@@ -39,10 +39,10 @@ func FuzzOffer(f *testing.F) {
 	a := &api{Config: Config{Configurations: examples(f), DefaultExpiry: 10 * time.Minute, LongestExpiry: 24 * time.Hour, CodeLength: 6, Now: func() time.Time { return now }}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var request createRequest
-		err := decodeBytes(data, &request)
+		members, err := decodeBytes(data, &request)
 		var n store.NewOffer
 		if err == nil {
-			n, err = a.offer(request, store.Operator{Name: "clerk"})
+			n, err = a.offer(request, members["claims"], store.Operator{Name: "clerk"})
 		}
 		if err == nil {
 			checkOffer(t, a, n, now)
@@ -95,10 +95,11 @@ func BenchmarkCreate(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
 				var request createRequest
-				if err := decodeBytes(data, &request); err != nil {
+				members, err := decodeBytes(data, &request)
+				if err != nil {
 					b.Fatal(err)
 				}
-				if _, err := a.offer(request, store.Operator{Name: "clerk"}); err != nil {
+				if _, err := a.offer(request, members["claims"], store.Operator{Name: "clerk"}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -74,13 +74,14 @@ func plainly(d time.Duration) string {
 }
 
 // offer checks the request and returns what is stored; every fault at once.
-func (a *api) offer(request createRequest, operator store.Operator) (store.NewOffer, error) {
+// claims is what request.Claims holds, decoded.
+func (a *api) offer(request createRequest, claims any, operator store.Operator) (store.NewOffer, error) {
 	var details []Detail
 	fault := func(param, format string, args ...any) {
 		details = append(details, Detail{Msg: fmt.Sprintf(format, args...), Param: param, Location: "body"})
 	}
 	configurations := a.requested(request.Credentials, fault)
-	details = append(details, a.checkClaims(configurations, request.Claims)...)
+	details = append(details, a.checkClaims(configurations, request.Claims, claims)...)
 	now := a.Now()
 	n := store.NewOffer{Configurations: request.Credentials, Claims: request.Claims, CreatedBy: operator.Name, ExpiresAt: now.Add(a.DefaultExpiry)}
 	if len(n.Claims) == 0 {
@@ -127,12 +128,19 @@ func (a *api) requested(ids []string, fault func(param, format string, args ...a
 
 // checkClaims holds the claims against each configuration. Where several share
 // the claims, a member is unknown when none of them knows it.
-func (a *api) checkClaims(configurations []*configuration.Configuration, claims json.RawMessage) []Detail {
+func (a *api) checkClaims(configurations []*configuration.Configuration, text json.RawMessage, claims any) []Detail {
+	object, ok := claims.(map[string]any)
+	switch {
+	case len(text) > configuration.MaxClaims:
+		return []Detail{{Msg: fmt.Sprintf("must have at most %d bytes", configuration.MaxClaims), Param: "claims", Location: "body"}}
+	case !ok && len(text) > 0:
+		return []Detail{{Msg: "must be a JSON object", Param: "claims", Location: "body"}}
+	}
 	type problem struct{ param, message string }
 	count := map[problem]int{}
 	var order []problem
 	for _, c := range configurations {
-		for _, p := range c.CheckClaims(claims, a.Now()) {
+		for _, p := range c.CheckObject(object, a.Now()) {
 			key := problem{p.Param, p.Message}
 			if count[key]++; count[key] == 1 {
 				order = append(order, key)
@@ -248,10 +256,11 @@ func (a *api) createOffer(r *http.Request, operator store.Operator) (result, err
 		return result{}, invalid(Detail{Msg: "must be svg or png", Param: "qr", Location: "query"})
 	}
 	var request createRequest
-	if err := decode(r, &request); err != nil {
+	members, err := decode(r, &request)
+	if err != nil {
 		return result{}, err
 	}
-	n, err := a.offer(request, operator)
+	n, err := a.offer(request, members["claims"], operator)
 	if err != nil {
 		return result{}, err
 	}

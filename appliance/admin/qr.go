@@ -57,7 +57,7 @@ func (a *api) renderQR(r *http.Request, _ store.Operator) (result, error) {
 	var request struct {
 		URI string `json:"uri"`
 	}
-	if err := decode(r, &request); err != nil {
+	if _, err := decode(r, &request); err != nil {
 		return result{}, err
 	}
 	known := strings.HasPrefix(request.URI, "openid-credential-offer://") || strings.HasPrefix(request.URI, "haip-vci://") || strings.HasPrefix(request.URI, "https://")

@@ -31,6 +31,12 @@ func (c *Configuration) CheckClaims(claims json.RawMessage, now time.Time) []Pro
 	if problem != nil {
 		return []Problem{*problem}
 	}
+	return c.CheckObject(object, now)
+}
+
+// CheckObject is [Configuration.CheckClaims] for claims that [jws.Object] has
+// decoded already.
+func (c *Configuration) CheckObject(object map[string]any, now time.Time) []Problem {
 	problems := c.sources.unknown(object, "")
 	values, more := c.convertAll(object, c.births(object), now)
 	problems = append(problems, more...)
