@@ -71,6 +71,7 @@ func (a Answer) ErrorCode() string {
 type Offer struct {
 	ID              string `json:"id"`
 	URI             string `json:"uri"`
+	URIByValue      string `json:"uriByValue"`
 	ExpiresAt       string `json:"expiresAt"`
 	TransactionCode string `json:"transactionCode"`
 }
@@ -93,16 +94,26 @@ func (c *Client) Do(ctx context.Context, method, target string, header map[strin
 	return Answer{response.StatusCode, response.Header, data}, err
 }
 
-// CreateOffer asks the admin API for a pre-authorized offer.
-func (c *Client) CreateOffer(ctx context.Context, configuration string, claims json.RawMessage, txCode bool) (Offer, Answer, error) {
+// OfferRequest is the body that asks for a pre-authorized offer.
+func OfferRequest(configuration string, claims json.RawMessage, txCode bool) ([]byte, error) {
 	request := map[string]any{"credentials": []string{configuration}, "claims": claims}
 	if txCode {
 		request["transactionCodeConfiguration"] = map[string]any{"inputMode": "numeric", "length": 6}
 	}
-	body, err := json.Marshal(request)
+	return json.Marshal(request)
+}
+
+// CreateOffer asks the admin API for a pre-authorized offer.
+func (c *Client) CreateOffer(ctx context.Context, configuration string, claims json.RawMessage, txCode bool) (Offer, Answer, error) {
+	body, err := OfferRequest(configuration, claims, txCode)
 	if err != nil {
 		return Offer{}, Answer{}, err
 	}
+	return c.PostOffer(ctx, body)
+}
+
+// PostOffer sends an [OfferRequest].
+func (c *Client) PostOffer(ctx context.Context, body []byte) (Offer, Answer, error) {
 	answer, err := c.Do(ctx, http.MethodPost, c.Admin+"/v1/openid/offers/pre-authorized",
 		map[string]string{"Authorization": "Bearer " + c.AdminToken, "Content-Type": "application/json"}, body)
 	var offer Offer
@@ -172,18 +183,23 @@ func (c *Client) Nonce(ctx context.Context) (string, Answer, error) {
 	return nonce.Nonce, answer, err
 }
 
-// Credential asks for one credential with a proof by key.
-func (c *Client) Credential(ctx context.Context, token, configuration, nonce string, key *ecdsa.PrivateKey) (string, Answer, error) {
+// Ask asks for one credential with a proof by key and returns the answer as it is.
+func (c *Client) Ask(ctx context.Context, token, configuration, nonce string, key *ecdsa.PrivateKey) (Answer, error) {
 	proof, err := c.Proof(key, nonce)
 	if err != nil {
-		return "", Answer{}, err
+		return Answer{}, err
 	}
 	body, err := json.Marshal(map[string]any{"credential_configuration_id": configuration, "proofs": map[string]any{"jwt": []string{proof}}})
 	if err != nil {
-		return "", Answer{}, err
+		return Answer{}, err
 	}
-	answer, err := c.Do(ctx, http.MethodPost, c.Issuer+"/credential",
+	return c.Do(ctx, http.MethodPost, c.Issuer+"/credential",
 		map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json"}, body)
+}
+
+// Credential asks for one credential with a proof by key.
+func (c *Client) Credential(ctx context.Context, token, configuration, nonce string, key *ecdsa.PrivateKey) (string, Answer, error) {
+	answer, err := c.Ask(ctx, token, configuration, nonce, key)
 	var response struct {
 		Credentials []struct {
 			Credential string `json:"credential"`

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sort"
@@ -50,12 +51,16 @@ func run() error {
 	if err := json.Compact(&compact, claims); err != nil {
 		return fmt.Errorf("%s: %w", *claimsFile, err)
 	}
+	request, err := flow.OfferRequest(*configuration, compact.Bytes(), false)
+	if err != nil {
+		return err
+	}
 	for field := range strings.SplitSeq(*clients, ",") {
 		n, err := strconv.Atoi(field)
 		if err != nil || n < 1 {
 			return fmt.Errorf("-clients: %q is not a number of clients", field)
 		}
-		r := round{configuration: *configuration, claims: compact.Bytes(), clients: n, flows: *flows, byReference: *byReference}
+		r := round{configuration: *configuration, request: request, clients: n, flows: *flows, byReference: *byReference}
 		if err := r.run(); err != nil {
 			return err
 		}
@@ -66,7 +71,7 @@ func run() error {
 // round is one measurement.
 type round struct {
 	configuration string
-	claims        json.RawMessage
+	request       []byte // the offer's
 	clients       int
 	flows         int
 	byReference   bool
@@ -119,31 +124,48 @@ func (r round) run() error {
 	return nil
 }
 
+// one takes a credential. What the answers hold is read as far as the next
+// request needs it: the generator works on the appliance's cores.
 func (r round) one(client *flow.Client) error {
 	ctx := context.Background()
+	offer, answer, err := client.PostOffer(ctx, r.request)
+	if err := unexpected("offer", answer, err, http.StatusCreated); err != nil {
+		return err
+	}
+	link := offer.URIByValue
 	if r.byReference {
-		_, err := client.Whole(ctx, r.configuration, r.claims, false)
-		return err
+		link = offer.URI
 	}
-	offer, answer, err := client.CreateOffer(ctx, r.configuration, r.claims, false)
-	if err != nil || answer.Status != 201 {
-		return fmt.Errorf("offer: %d %w %s", answer.Status, err, answer.Body)
-	}
-	var made struct {
-		URIByValue string `json:"uriByValue"`
-	}
-	if err := json.Unmarshal(answer.Body, &made); err != nil {
-		return err
-	}
-	if made.URIByValue == "" {
-		made.URIByValue = offer.URI
-	}
-	code, err := client.Code(ctx, made.URIByValue)
+	code, err := client.Code(ctx, link)
 	if err != nil {
 		return err
 	}
-	_, err = client.Redeem(ctx, r.configuration, code, "")
-	return err
+	token, answer, err := client.Token(ctx, code, "")
+	if err := unexpected("token", answer, err, http.StatusOK); err != nil {
+		return err
+	}
+	nonce, answer, err := client.Nonce(ctx)
+	if err := unexpected("nonce", answer, err, http.StatusOK); err != nil {
+		return err
+	}
+	answer, err = client.Ask(ctx, token, r.configuration, nonce, flow.NewKey())
+	if err := unexpected("credential", answer, err, http.StatusOK); err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(answer.Body, []byte(`{"credentials":[{"credential":"`)) {
+		return fmt.Errorf("credential: the answer holds none: %.60s", answer.Body)
+	}
+	return nil
+}
+
+func unexpected(step string, answer flow.Answer, err error, want int) error {
+	if err == nil && answer.Status != want {
+		err = fmt.Errorf("%d %s", answer.Status, answer.Body)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	return nil
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
