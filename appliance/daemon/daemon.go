@@ -162,6 +162,9 @@ func (d *appliance) send(ctx context.Context, source string, events []store.Even
 		request.Events[i] = wire.Event{Seq: uint64(e.Seq), Time: e.Time.UnixMilli(), Kind: e.Kind, Actor: e.Actor, Subject: e.Subject, Detail: e.Detail}
 	}
 	r, err := d.signer.Append(ctx, request)
+	if e := wire.AsError(err); e != nil && e.Code == wire.CodeBadRequest {
+		err = fmt.Errorf("%w: %w", store.ErrOutOfStep, err)
+	}
 	return r.LastSeq, err
 }
 

@@ -207,7 +207,8 @@ func (tx *Tx) Row(query string, args, into []any) (bool, error) {
 	return scan(s.QueryRowContext(context.Background(), args...), into)
 }
 
-// Rows runs a query and calls each for every row, with a function that scans it.
+// Rows runs a query that changes nothing and calls each for every row, with a
+// function that scans it.
 func (tx *Tx) Rows(query string, args []any, each func(scan func(into ...any) error) error) error {
 	s, err := tx.prepare(query)
 	if err != nil {

@@ -170,6 +170,9 @@ func (s *Store) Drain(ctx context.Context, send Sender) error {
 			return err
 		}
 		last, err := send(ctx, source, events)
+		if errors.Is(err, ErrOutOfStep) {
+			s.outbox.joined.Store(false) // the next try asks it again
+		}
 		if err != nil {
 			return err
 		}

@@ -172,6 +172,27 @@ func TestAnOlderLog(t *testing.T) {
 	}
 }
 
+// TestALogReplacedMeanwhile puts an older log in the signer's place while the
+// database is open: the next try asks it what it has, and it gets the rest again.
+func TestALogReplacedMeanwhile(t *testing.T) {
+	f := open(t)
+	for range 4 {
+		if err := f.append("appliance.test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.drain()
+	f.log.events[f.outbox.source] = f.log.events[f.outbox.source][:2]
+	if err := f.append("appliance.test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Drain(context.Background(), f.log.send); !errors.Is(err, ErrOutOfStep) || f.Joined() {
+		t.Fatalf("into a log that lacks events: %v", err)
+	}
+	f.drain()
+	f.wantLog()
+}
+
 // TestAStrangeLog holds that an answer which cannot be is an error.
 func TestAStrangeLog(t *testing.T) {
 	f := open(t)

@@ -36,6 +36,9 @@ var (
 	// or its token cannot: to open a data key, or to tell a restored copy of the
 	// database. Nothing was changed: trying again later may succeed.
 	ErrKeyAway = errors.New("the signer or its token is needed and away")
+	// ErrOutOfStep is a [Sender]'s: the audit log does not take these events after
+	// those it has. It was replaced by another copy of itself.
+	ErrOutOfStep = errors.New("the audit log does not have the events before these")
 	// ErrCode covers a pre-authorized code that is unknown, expired, used,
 	// cancelled or locked; the caller cannot tell which.
 	ErrCode = errors.New("the pre-authorized code is not valid")

@@ -127,7 +127,7 @@ func (l *auditLog) send(_ context.Context, source string, events []Event) (uint6
 			continue
 		}
 		if e.Seq != int64(len(has))+1 {
-			return 0, fmt.Errorf("event %d follows %d", e.Seq, len(has))
+			return 0, fmt.Errorf("%w: event %d follows %d", ErrOutOfStep, e.Seq, len(has))
 		}
 		has = append(has, e)
 	}
