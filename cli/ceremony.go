@@ -21,8 +21,12 @@ import (
 // defaultConfig is where a Debian host keeps the configuration.
 const defaultConfig = "/etc/chancery/chancery.toml"
 
-// drainWithin bounds the wait for a running signer to pause or resume.
-const drainWithin = 2 * time.Minute
+// drainWithin bounds the wait for a running signer to pause or resume,
+// answerWithin that for it to answer at all.
+const (
+	drainWithin  = 2 * time.Minute
+	answerWithin = 10 * time.Second
+)
 
 type ceremonyFlags struct{ config, signer, pinFile string }
 
@@ -97,6 +101,10 @@ func pause(s *session, socket string) (resume func() error, err error) {
 	}
 	connection.Close()
 	client := wire.NewClient(socket)
+	if err := answers(s.ctx, client); err != nil {
+		client.Close()
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, drainWithin)
 	defer cancel()
 	if err := client.Pause(ctx); err != nil {
@@ -117,6 +125,18 @@ func pause(s *session, socket string) (resume func() error, err error) {
 		fmt.Fprintln(s.Stderr, "The signer has resumed.")
 		return nil
 	}, nil
+}
+
+// answers asks the signer how it is. A socket that the service manager holds is
+// open without one, and a signer without keys ends at once.
+func answers(ctx context.Context, client *wire.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	_, err := client.Status(ctx)
+	if e := wire.AsError(err); e != nil && e.Code == wire.CodeUnavailable {
+		return fmt.Errorf("the signer's socket is open, but no signer answers (%w): stop both for the ceremony, with \"systemctl stop 'chancery-signer*.socket' chancery-signer\"", err)
+	}
+	return nil // a denial, too, is told by what is asked next
 }
 
 // process prepares the one-shot chancery-signer process. An interrupt reaches

@@ -106,10 +106,10 @@ func TestCeremonyPausesARunningSigner(t *testing.T) {
 		words      string
 		journal    []string
 	}{
-		{"success", "plan.toml", nil, 0, "The signer has resumed", []string{"pause", "ceremony", "resume"}},
-		{"failure", "failing.toml", nil, 1, "the ceremony did not take place", []string{"pause", "ceremony", "resume"}},
-		{"denied", "plan.toml", &wire.Error{Code: wire.CodeDenied, Message: "no"}, 1, "one of admin_users", []string{"pause"}},
-		{"busy", "plan.toml", &wire.Error{Code: wire.CodeBusy, Message: "later"}, 1, "does not pause", []string{"pause"}},
+		{"success", "plan.toml", nil, 0, "The signer has resumed", []string{"status", "pause", "ceremony", "resume"}},
+		{"failure", "failing.toml", nil, 1, "the ceremony did not take place", []string{"status", "pause", "ceremony", "resume"}},
+		{"denied", "plan.toml", &wire.Error{Code: wire.CodeDenied, Message: "no"}, 1, "one of admin_users", []string{"status", "pause"}},
+		{"busy", "plan.toml", &wire.Error{Code: wire.CodeBusy, Message: "later"}, 1, "does not pause", []string{"status", "pause"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, p := ceremonyHost(t, c.refuse)
@@ -125,5 +125,36 @@ func TestCeremonyPausesARunningSigner(t *testing.T) {
 				t.Errorf("what happened: %q", got)
 			}
 		})
+	}
+}
+
+// TestCeremonyWithoutASigner has a socket that is open, as the service manager
+// keeps it, and a signer that ends as soon as it is started.
+func TestCeremonyWithoutASigner(t *testing.T) {
+	dir, p := ceremonyHost(t, nil)
+	path := filepath.Join(dir, "data", "admin.sock")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			connection.Close()
+		}
+	}()
+	status, _, errs := run(t, nil, "ceremony", "--config", filepath.Join(dir, "chancery.toml"), "--signer", filepath.Join(dir, "fake"), filepath.Join(dir, "plan.toml"))
+	if status != 1 || !strings.Contains(errs, "no signer answers") || !strings.Contains(errs, "systemctl stop") {
+		t.Errorf("%d: %s", status, errs)
+	}
+	if _, err := os.Stat(p.journal); err == nil {
+		t.Error("the ceremony took place beside a signer that might start")
 	}
 }
