@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -44,6 +45,32 @@ func TestEveryDependencyIsExplained(t *testing.T) {
 		name, row := strings.CutPrefix(line, "| `")
 		if name, _, _ = strings.Cut(name, "`"); row && !direct[name] {
 			t.Errorf("docs/dependencies.md explains %s, which is no direct dependency", name)
+		}
+	}
+}
+
+// TestEveryPromiseIsExplained demands that docs/promises.md names each test of a
+// promise, and no test that there is not.
+func TestEveryPromiseIsExplained(t *testing.T) {
+	text, err := os.ReadFile("../docs/promises.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("git", "-C", "..", "grep", "-ohE", "^func TestPromise[A-Za-z0-9]+", "--", "*_test.go").Output()
+	if err != nil {
+		t.Skipf("the tree is no git repository here: %v", err)
+	}
+	there := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		name := strings.TrimPrefix(strings.TrimSpace(line), "func ")
+		there[name] = true
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("docs/promises.md says nothing of %s", name)
+		}
+	}
+	for _, name := range regexp.MustCompile("`(TestPromise[^`]+)`").FindAllStringSubmatch(string(text), -1) {
+		if !there[name[1]] {
+			t.Errorf("docs/promises.md names %s, which is no test", name[1])
 		}
 	}
 }

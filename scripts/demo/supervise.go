@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -136,6 +135,10 @@ func writeEnv(p place, daemon, signer int) error {
 		{"ADMIN_SOCKET", p.path("data", "admin.sock")},
 		{"SOFTHSM2_CONF", p.path("softhsm2.conf")},
 		{"CHANCERY", filepath.Join(p.bin, "chancery")},
+		// What the command-line tool reads, for "set -a; . .run/env; set +a".
+		{"CHANCERY_ADMIN_URL", p.adminURL()},
+		{"CHANCERY_ADMIN_TOKEN_FILE", p.path("admin-token")},
+		{"CHANCERY_CA_FILE", p.path("tls", "ca.pem")},
 		{"SIGNER_PID", strconv.Itoa(signer)},
 		{"CHANCERYD_PID", strconv.Itoa(daemon)},
 	} {
@@ -250,7 +253,7 @@ func waitReady(ctx context.Context, p place) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	last := errors.New("it has not answered yet")
+	var last error
 	for {
 		if last = ready(ctx, client, p); last == nil {
 			if _, err := os.Stat(p.path("env")); err == nil {
