@@ -13,10 +13,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-
 	"chancery/appliance/admin"
 	"chancery/appliance/oid4vci"
+	"chancery/appliance/process"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
 	"chancery/config"
@@ -117,19 +116,19 @@ func (d *appliance) run(ctx context.Context, configurations []*configuration.Con
 	var wait sync.WaitGroup
 	wait.Go(func() { d.store.Run(background, d.send) })
 	wait.Go(func() { d.refresh(background) })
-	wait.Go(func() { d.watchdog(background) })
+	wait.Go(func() { process.Watchdog(background, d.alive) })
 	failed := make(chan error, len(servers))
 	for _, s := range servers {
 		wait.Go(func() { s.certificate.watch(background, d.log) })
 		go func() { failed <- s.serve() }()
 	}
-	tell(daemon.SdNotifyReady)
+	process.Tell(process.Ready)
 	d.log.Info("serving", "issuer", d.cfg.Issuer.Identifier, "configurations", len(configurations))
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	tell(daemon.SdNotifyStopping)
+	process.Tell(process.Stopping)
 	d.log.Info("draining")
 	drain(servers, time.After(settleWithin), d.log)
 	stop()

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
-	"github.com/coreos/go-systemd/v22/daemon"
 
 	"chancery/issuance/configuration"
 )
@@ -132,28 +131,12 @@ func drain(servers []*server, settled <-chan time.Time, log *slog.Logger) {
 	wait.Wait()
 }
 
-// tell tells the service manager, when there is one.
-func tell(state string) { _, _ = daemon.SdNotify(false, state) }
-
-// watchdog tells the service manager that the database answers: without it
-// nothing can be served, and a restart is the remedy.
-func (d *appliance) watchdog(ctx context.Context) {
-	interval, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || interval == 0 {
-		return
+// alive tells that the database answers: without it nothing can be served, and a
+// restart is the remedy.
+func (d *appliance) alive(ctx context.Context) bool {
+	_, err := d.store.Backlog(ctx)
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("the database does not answer", "error", err.Error())
 	}
-	tick := time.NewTicker(interval / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if _, err := d.store.Backlog(ctx); err != nil {
-				d.log.Error("the database does not answer", "error", err.Error())
-				continue
-			}
-			tell(daemon.SdNotifyWatchdog)
-		}
-	}
+	return err == nil
 }

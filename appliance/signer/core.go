@@ -16,6 +16,7 @@ import (
 
 	"chancery/appliance/audit"
 	"chancery/appliance/database"
+	"chancery/appliance/process"
 	"chancery/appliance/signer/registry"
 	"chancery/appliance/signer/wire"
 	"chancery/config"
@@ -69,7 +70,7 @@ func (s *Server) begin(ctx context.Context) (*core, error) {
 	c.registry.Each = func(index int64, e audit.Entry) {
 		remember(recent, e, c.now())
 		if index%entriesPerMinute == 0 {
-			notify("EXTEND_TIMEOUT_USEC=60000000") // a long log takes its time
+			process.Tell(process.StillStarting) // a long log takes its time
 		}
 	}
 	log, err := audit.Open(c.cfg.Signer.Database, c.registry.Replay, c.registry.NoteVerifier)

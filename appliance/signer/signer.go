@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"chancery/appliance/audit"
+	"chancery/appliance/process"
 	"chancery/appliance/signer/wire"
 	"chancery/config"
 	"chancery/hsm"
@@ -115,8 +116,8 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	for _, socket := range sockets {
 		wait.Go(func() { socket.serve(serving, s) })
 	}
-	wait.Go(func() { s.watchdog(serving) })
-	notify("READY=1")
+	wait.Go(func() { process.Watchdog(serving, s.alive) })
+	process.Tell(process.Ready)
 	if o.Ready != nil {
 		o.Ready()
 	}
@@ -125,7 +126,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	case err = <-s.fatal:
 		s.logger.Error("stopping", "error", err.Error())
 	}
-	notify("STOPPING=1")
+	process.Tell(process.Stopping)
 	stop()
 	wait.Wait()
 	return errors.Join(err, s.close())
