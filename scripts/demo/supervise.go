@@ -34,6 +34,7 @@ func supervise(ctx context.Context, p place) error {
 		return err
 	}
 	defer os.Remove(p.path("supervisor.pid"))
+	defer os.Remove(p.path("env")) // nothing in it is true any more
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := runDaemon(ctx, p)
