@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -142,6 +143,12 @@ func (c *copied) moveIn() (string, error) {
 		return "", err
 	}
 	changed, torn := walkWAL(wal)
+	if changed != nil || torn != nil {
+		// Times of change are coarse: a commit may have been copied while it was written.
+		if err := c.settled(wal); err != nil {
+			return "", errors.Join(err, unmap(wal))
+		}
+	}
 	if changed != nil {
 		c.problems = append(c.problems, changed.Error())
 	}
@@ -160,6 +167,19 @@ func (c *copied) moveIn() (string, error) {
 		c.problems = append(c.problems, fmt.Sprintf("the write-ahead log cannot be moved into the file: %v", err))
 	}
 	return private, nil
+}
+
+// tick is longer than the steps in which a file system counts times of change.
+const tick = 20 * time.Millisecond
+
+// settled tells, a moment after the write-ahead log was copied, whether it is
+// still as it was copied.
+func (c *copied) settled(wal []byte) error {
+	time.Sleep(tick)
+	if now, err := os.ReadFile(c.path + "-wal"); err != nil || !bytes.Equal(now, wal) {
+		return fmt.Errorf("%s %w", c.path, errInUse)
+	}
+	return nil
 }
 
 // errInUse says that what was read of a file at different times need not fit
