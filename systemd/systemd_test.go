@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"testing"
 
-	"chancery/appliance/signer"
+	"chancery/appliance/process"
 	"chancery/config"
 )
 
@@ -184,7 +184,7 @@ func TestUnitsFitTheDaemons(t *testing.T) {
 		"signer.database":           {"/var/lib/" + keys["StateDirectory"], filepath.Dir(cfg.Signer.Database)},
 		"signer.spool":              {"/var/lib/" + keys["StateDirectory"], filepath.Dir(cfg.Signer.Spool)},
 		"signer.pin":                {credential, cfg.Signer.PIN},
-		"a refused PIN":             {keys["RestartPreventExitStatus"], strconv.Itoa(signer.ExitPIN)},
+		"a refused PIN":             {keys["RestartPreventExitStatus"], strconv.Itoa(process.ExitPIN)},
 		"what follows it":           {keys["OnFailure"], "chancery-signer-halted.target"},
 	} {
 		if pair[0] != pair[1] {

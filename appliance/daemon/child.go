@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"chancery/appliance/process"
 	"chancery/config"
 )
 
@@ -22,9 +23,6 @@ const (
 	steady = 10 * time.Second
 	// childWithin bounds the wait for a child's end.
 	childWithin = 35 * time.Second
-	// exitPIN is the signer's exit status for a PIN that the token refused:
-	// another try would bring it nearer to being locked.
-	exitPIN = 78
 )
 
 // child keeps chancery-signer running where there is no service manager. It is
@@ -99,7 +97,7 @@ func (c *child) runOnce() bool {
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err := <-ended:
-		if cmd.ProcessState.ExitCode() == exitPIN {
+		if cmd.ProcessState.ExitCode() == process.ExitPIN {
 			c.log.Error("the token refused the PIN; the signer is not started again: correct signer.pin and restart")
 			return false
 		}

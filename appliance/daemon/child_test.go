@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"chancery/appliance/process"
 	"chancery/config"
 )
 
@@ -56,7 +57,7 @@ func TestChildIsKept(t *testing.T) {
 		c.stop()
 	})
 	t.Run("a refused PIN is not tried again", func(t *testing.T) {
-		cfg, trace := fakeSigner(t, fmt.Sprintf("exit %d\n", exitPIN))
+		cfg, trace := fakeSigner(t, fmt.Sprintf("exit %d\n", process.ExitPIN))
 		c, err := spawn(cfg, quiet)
 		if err != nil {
 			t.Fatal(err)

@@ -45,6 +45,10 @@ type Program struct {
 	Status func(error) int
 }
 
+// ExitPIN is chancery-signer's exit status when the token refused the PIN: another
+// start would bring it nearer to being locked (RestartPreventExitStatus=).
+const ExitPIN = 78
+
 // defaultConfig is where a Debian host keeps the configuration.
 const defaultConfig = "/etc/chancery/chancery.toml"
 

@@ -30,15 +30,13 @@ import (
 	"chancery/hsm"
 )
 
-// Exit statuses of chancery-signer, for the service manager.
+// Exit statuses of chancery-signer, for the service manager; [process.ExitPIN] is
+// the third.
 const (
 	// ExitFailure asks for another start.
 	ExitFailure = 1
 	// ExitHung says that a call into the token's module did not return.
 	ExitHung = 70
-	// ExitPIN says that the token refused the PIN: another start would bring it
-	// nearer to being locked (RestartPreventExitStatus=).
-	ExitPIN = 78
 )
 
 // Options are what the daemon needs besides its configuration.
@@ -272,7 +270,7 @@ func ExitStatus(err error) int {
 	case err == nil:
 		return 0
 	case hsm.ClassOf(err) == hsm.ClassPINRefused:
-		return ExitPIN
+		return process.ExitPIN
 	}
 	return ExitFailure
 }

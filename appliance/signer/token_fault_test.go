@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chancery/appliance/audit"
+	daemon "chancery/appliance/process"
 	"chancery/appliance/signer"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
@@ -199,10 +200,10 @@ func TestRefusedPIN(t *testing.T) {
 		t.Error("signed after the login was lost")
 	}
 	err := f.Wait(t)
-	if signer.ExitStatus(err) != signer.ExitPIN || strings.Contains(err.Error(), "000000") {
+	if signer.ExitStatus(err) != daemon.ExitPIN || strings.Contains(err.Error(), "000000") {
 		t.Errorf("%v, status %d", err, signer.ExitStatus(err))
 	}
-	if err := f.TryStart(t); signer.ExitStatus(err) != signer.ExitPIN {
+	if err := f.TryStart(t); signer.ExitStatus(err) != daemon.ExitPIN {
 		t.Errorf("%v", err)
 	}
 	write(hsmtest.PIN)
@@ -430,7 +431,7 @@ func TestPINRefusedWhileSeeking(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Fault.Order(t)
-	if err := f.Wait(t); signer.ExitStatus(err) != signer.ExitPIN {
+	if err := f.Wait(t); signer.ExitStatus(err) != daemon.ExitPIN {
 		t.Errorf("%v", err)
 	}
 }

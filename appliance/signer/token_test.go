@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"chancery/appliance/process"
 	"chancery/config"
 	"chancery/hsm"
 )
@@ -111,7 +112,7 @@ func TestExitStatus(t *testing.T) {
 		want int
 	}{
 		{nil, 0}, {errors.New("x"), ExitFailure}, {&hsm.Error{Class: hsm.ClassTokenGone}, ExitFailure},
-		{errors.Join(errors.New("x"), &hsm.Error{Class: hsm.ClassPINRefused}), ExitPIN},
+		{errors.Join(errors.New("x"), &hsm.Error{Class: hsm.ClassPINRefused}), process.ExitPIN},
 	} {
 		if got := ExitStatus(c.err); got != c.want {
 			t.Errorf("%v: %d, want %d", c.err, got, c.want)
