@@ -47,14 +47,6 @@ func Object(data []byte) (map[string]any, error) {
 	return object, nil
 }
 
-// Unmarshal checks data as [Object] does and then fills target, a pointer to a struct.
-func Unmarshal(data []byte, target any) error {
-	if _, err := Object(data); err != nil {
-		return err
-	}
-	return json.Unmarshal(data, target)
-}
-
 func decode(d *json.Decoder, depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, fmt.Errorf("JSON nests deeper than %d levels", MaxDepth)

@@ -39,13 +39,6 @@ func TestObject(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(object, want) {
 		t.Errorf("%v, %v", object, err)
 	}
-	var target struct{ A json.Number }
-	if err := Unmarshal([]byte(`{"A":1,"A":2}`), &target); err == nil {
-		t.Error("a repeated name was unmarshalled")
-	}
-	if err := Unmarshal([]byte(`{"A":7}`), &target); err != nil || target.A != "7" {
-		t.Errorf("%v, %v", target, err)
-	}
 }
 
 // What the standard library encodes comes back as it was.
