@@ -29,9 +29,6 @@ func TestCommandsOnARunningAppliance(t *testing.T) {
 			}
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("EXAMPLES", examples)
-			e.Setenv("CHANCERY_ADMIN_URL", a.env["ADMIN_URL"])
-			e.Setenv("CHANCERY_ADMIN_TOKEN_FILE", a.env["ADMIN_TOKEN_FILE"])
-			e.Setenv("CHANCERY_CA_FILE", a.env["TLS_CA_FILE"])
 			return nil
 		},
 	})

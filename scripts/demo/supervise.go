@@ -136,10 +136,6 @@ func writeEnv(p place, daemon, signer int) error {
 		{"ADMIN_SOCKET", p.path("data", "admin.sock")},
 		{"SOFTHSM2_CONF", p.path("softhsm2.conf")},
 		{"CHANCERY", filepath.Join(p.bin, "chancery")},
-		// What the command-line tool reads, for "set -a; . .run/env; set +a".
-		{"CHANCERY_ADMIN_URL", p.adminURL()},
-		{"CHANCERY_ADMIN_TOKEN_FILE", p.path("admin-token")},
-		{"CHANCERY_CA_FILE", p.path("tls", "ca.pem")},
 		{"SIGNER_PID", strconv.Itoa(signer)},
 		{"CHANCERYD_PID", strconv.Itoa(daemon)},
 	} {
