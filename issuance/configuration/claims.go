@@ -144,7 +144,7 @@ func (c *Claim) from(object map[string]any, format issuance.Format) (any, string
 	case given != nil:
 		return c.convert(given, format)
 	case c.Required:
-		return nil, "is missing"
+		return nil, "is missing: this configuration requires it"
 	}
 	return c.fallback, ""
 }
