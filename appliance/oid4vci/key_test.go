@@ -1,7 +1,6 @@
 package oid4vci
 
 import (
-	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -101,39 +100,6 @@ func TestNumericDate(t *testing.T) {
 	for _, value := range []any{nil, "1701960444", 1701960444.0, json.Number("0"), json.Number("-1"), json.Number("-0.5"), json.Number("1e999"), json.Number("1099511627776"), json.Number("99999999999999999999"), true} {
 		if got, ok := numericDate(value); ok {
 			t.Errorf("%v: %v", value, got)
-		}
-	}
-}
-
-// TestPlainJWK: what the short way takes, the general one takes too, with the
-// same key; it leaves everything else to the general one.
-func TestPlainJWK(t *testing.T) {
-	for _, algorithm := range []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.ES512, issuance.EdDSA} {
-		h := newHolder(t, algorithm)
-		data, err := h.jwk().MarshalJSON()
-		if err != nil {
-			t.Fatal(err)
-		}
-		members, err := jws.Object(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key := plainJWK(members)
-		if (key == nil) != (algorithm == issuance.ES512) {
-			t.Errorf("%s: %v", algorithm, key)
-		}
-		if equal, ok := h.private.Public().(interface{ Equal(crypto.PublicKey) bool }); key != nil && (!ok || !equal.Equal(key)) {
-			t.Errorf("%s: another key", algorithm)
-		}
-		for name, value := range map[string]any{"d": "AAAA", "x5c": []any{}, "x": "AAAA", "kty": "RSA", "crv": "P-521"} {
-			changed := map[string]any{}
-			for n, v := range members {
-				changed[n] = v
-			}
-			changed[name] = value
-			if key := plainJWK(changed); key != nil {
-				t.Errorf("%s with %s: %v", algorithm, name, key)
-			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"chancery/appliance/oid4vci/jwt"
 	"chancery/issuance"
 	"chancery/issuance/configuration"
 	"chancery/issuance/did"
@@ -150,7 +151,7 @@ func keyFromJWK(value any, algorithm issuance.Algorithm, rules proofRules) (cryp
 			return nil, badProof("the jwk is not for verifying")
 		}
 	}
-	if key := plainJWK(members); key != nil {
+	if key, err := jwt.PublicKey(members); err == nil {
 		return key, nil
 	}
 	data, err := json.Marshal(members)

@@ -1,4 +1,4 @@
-package oid4vci
+package jwt
 
 import (
 	"crypto"
