@@ -169,7 +169,7 @@ func proofsOf(object map[string]any, c *configuration.Configuration) ([]string, 
 	if !ok || len(list) == 0 {
 		return nil, badCredentialRequest("proofs.jwt must be an array with elements")
 	}
-	if len(list) > c.BatchSize() {
+	if len(list) > c.BatchSize {
 		return nil, badCredentialRequest("there are more proofs than one request may have")
 	}
 	out := make([]string, len(list))

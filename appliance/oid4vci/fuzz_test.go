@@ -110,7 +110,7 @@ func FuzzCredentialRequest(f *testing.F) {
 		proofs, err := proofsOf(object, c)
 		if err != nil {
 			inTable(t, err, "invalid_credential_request", "invalid_proof")
-		} else if len(proofs) < 1 || len(proofs) > c.BatchSize() {
+		} else if len(proofs) < 1 || len(proofs) > c.BatchSize {
 			t.Errorf("%d proofs", len(proofs))
 		}
 	})

@@ -137,7 +137,7 @@ func (i *Issuer) buildMetadata(keys map[string]*signingKey) (document, error) {
 func (i *Issuer) batchSize() int {
 	largest := 1
 	for _, c := range i.ordered {
-		largest = max(largest, c.BatchSize())
+		largest = max(largest, c.BatchSize)
 	}
 	return largest
 }

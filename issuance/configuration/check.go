@@ -32,6 +32,7 @@ const (
 	shortestValidity = 2 * time.Hour
 	longestValidity  = 20 * 365 * 24 * time.Hour
 	maxFileClaims    = 256
+	maxBatch         = 64
 	maxNamespaces    = 16
 )
 
@@ -53,6 +54,7 @@ func (c *Configuration) check(f *faults) {
 		f.add("pad: %d is out of range: 0 to 64", c.Pad)
 	}
 	c.checkFormat(f)
+	c.checkBinding(f)
 	c.checkDisplay(f)
 	if len(c.Claims) == 0 || len(c.Claims) > maxFileClaims {
 		f.add("claims: there must be 1 to %d", maxFileClaims)
@@ -107,6 +109,56 @@ func (c *Configuration) checkFormat(f *faults) {
 	for _, context := range c.Contexts {
 		if !strings.Contains(context, ":") || context == "https://www.w3.org/2018/credentials/v1" {
 			f.add("contexts: each is a URI; the base context comes by itself")
+		}
+	}
+}
+
+// checkBinding holds what binds a credential to its holder, and how many are
+// issued at once, and sets the defaults.
+func (c *Configuration) checkBinding(f *faults) {
+	if c.BatchSize == 0 {
+		c.BatchSize = 1
+	}
+	if c.BatchSize < 1 || c.BatchSize > maxBatch {
+		f.add("batch_size: %d is out of range: 1 to %d", c.BatchSize, maxBatch)
+	}
+	if c.PollInterval == "" {
+		c.PollInterval = "10s"
+	}
+	var err error
+	if c.Poll, err = time.ParseDuration(c.PollInterval); err != nil || c.Poll < time.Second || c.Poll > 24*time.Hour {
+		f.add("poll_interval: %q is not a time span from \"1s\" to \"24h\"", c.PollInterval)
+	}
+	if !c.Bound() {
+		if c.Format == issuance.FormatMdoc {
+			f.add("key_binding: an mdoc is always bound to a key: leave it out")
+		}
+		if len(c.ProofTypes) > 0 || c.KeyAttestation != nil || c.BatchSize > 1 {
+			f.add("key_binding: without it there are no proof_types, no key_attestation and no batch: remove them")
+		}
+		return
+	}
+	if len(c.ProofTypes) == 0 {
+		c.ProofTypes = []string{ProofJWT}
+	}
+	seen := map[string]bool{}
+	for i, name := range c.ProofTypes {
+		if name != ProofJWT && name != ProofAttestation && name != ProofDIVP || seen[name] {
+			f.add("proof_types[%d]: %q is not jwt, attestation or di_vp, or is there twice", i, name)
+		}
+		seen[name] = true
+	}
+	if c.KeyAttestation == nil {
+		return
+	}
+	if seen[ProofDIVP] {
+		f.add("proof_types: a di_vp proof carries no key attestation, which key_attestation demands: remove one of them")
+	}
+	for name, values := range map[string][]string{"key_storage": c.KeyAttestation.KeyStorage, "user_authentication": c.KeyAttestation.UserAuthentication} {
+		for _, value := range values {
+			if value == "" {
+				f.add("key_attestation.%s: a value is empty: write for instance \"iso_18045_high\"", name)
+			}
 		}
 	}
 }

@@ -49,6 +49,23 @@ type File struct {
 	// (SD-JWT VC, per level and per list of hidden entries) to a multiple, so that
 	// it does not tell which optional claims exist; 0 means no padding.
 	Pad int `toml:"pad"`
+	// KeyBinding says whether the credential is bound to a key of the holder's; default true. An mdoc always is.
+	KeyBinding *bool `toml:"key_binding"`
+	// ProofTypes are how a wallet may prove its key: jwt (default), attestation, di_vp (OpenID4VCI 1.0 App. F).
+	ProofTypes []string `toml:"proof_types"`
+	// KeyAttestation demands that somebody whom the issuer trusts attests the
+	// holder's keys (OpenID4VCI 1.0 App. D); without the section none is demanded.
+	KeyAttestation *KeyAttestation `toml:"key_attestation"`
+	// BatchSize is how many keys one request may bring, each for a credential of
+	// its own: 1 (default) to 64. The largest of all configurations is in the
+	// metadata; a request that brings more keys than this configuration's own
+	// gets credentials for the first of them.
+	BatchSize int `toml:"batch_size"`
+	// Approval has an operator approve each credential before it is issued: the
+	// wallet is told to come again (OpenID4VCI 1.0 §9).
+	Approval bool `toml:"approval"`
+	// PollInterval is how long such a wallet is told to wait: "1s" to "24h". Default "10s".
+	PollInterval string `toml:"poll_interval"`
 	// Display names the credential to people, one entry per language.
 	Display []Display `toml:"display"`
 	// Claims are in the order in which wallets show them.
@@ -64,6 +81,15 @@ type Display struct {
 	TextColor       string `toml:"text_color"`
 	LogoURI         string `toml:"logo_uri"`
 	LogoAlt         string `toml:"logo_alt"`
+}
+
+// KeyAttestation is what a key attestation must say (OpenID4VCI 1.0 §12.2.4,
+// App. D.2). Levels are not ordered: list every acceptable one.
+type KeyAttestation struct {
+	// KeyStorage and UserAuthentication list acceptable values, for instance
+	// "iso_18045_high"; without one that dimension is not looked at.
+	KeyStorage         []string `toml:"key_storage"`
+	UserAuthentication []string `toml:"user_authentication"`
 }
 
 // Claim is one claim or data element.
@@ -111,11 +137,13 @@ type Configuration struct {
 	Version string
 	// ValidFor is Validity.
 	ValidFor time.Duration
-	sources  *source // what the offer's claims may contain
+	// Poll is PollInterval.
+	Poll    time.Duration
+	sources *source // what the offer's claims may contain
 }
 
-// BatchSize is how many keys a request may name; more than one comes later.
-func (c *Configuration) BatchSize() int { return 1 }
+// Bound tells whether the credential is bound to a key of the holder's.
+func (c *Configuration) Bound() bool { return c.KeyBinding == nil || *c.KeyBinding }
 
 // Parse checks a file and lists every fault, each naming its member. name says
 // where it came from.

@@ -9,6 +9,16 @@ import (
 // ProofAlgorithms are the algorithms that key proofs may use.
 var ProofAlgorithms = []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.EdDSA}
 
+// Cryptosuites are those of the Data Integrity proofs in di_vp proofs.
+var Cryptosuites = []string{"ecdsa-jcs-2019", "eddsa-jcs-2022"}
+
+// The proof types (OpenID4VCI 1.0 App. F).
+const (
+	ProofJWT         = "jwt"
+	ProofAttestation = "attestation"
+	ProofDIVP        = "di_vp"
+)
+
 // BindingMethods returns cryptographic_binding_methods_supported (OpenID4VCI 1.0
 // §12.2.4): what a key proof may name its key by.
 func (c *Configuration) BindingMethods() []string {
@@ -31,11 +41,11 @@ func (c *Configuration) Metadata(algorithms []issuance.Algorithm) map[string]any
 	out := map[string]any{
 		"format": string(c.Format),
 		"credential_signing_alg_values_supported": signing,
-		"cryptographic_binding_methods_supported": c.BindingMethods(),
-		"proof_types_supported": map[string]any{
-			"jwt": map[string]any{"proof_signing_alg_values_supported": ProofAlgorithms},
-		},
-		"credential_metadata": map[string]any{"display": c.displayMetadata(), "claims": c.claimsMetadata()},
+		"credential_metadata":                     map[string]any{"display": c.displayMetadata(), "claims": c.claimsMetadata()},
+	}
+	if c.Bound() { // both or none
+		out["cryptographic_binding_methods_supported"] = c.BindingMethods()
+		out["proof_types_supported"] = c.proofTypes()
 	}
 	if c.Scope != "" {
 		out["scope"] = c.Scope
@@ -47,6 +57,29 @@ func (c *Configuration) Metadata(algorithms []issuance.Algorithm) map[string]any
 		out["vct"] = c.VCT
 	case issuance.FormatJWTVC:
 		out["credential_definition"] = map[string]any{"type": append([]string{"VerifiableCredential"}, c.Types...)}
+	}
+	return out
+}
+
+// proofTypes returns proof_types_supported.
+func (c *Configuration) proofTypes() map[string]any {
+	out := map[string]any{}
+	for _, name := range c.ProofTypes {
+		entry := map[string]any{"proof_signing_alg_values_supported": ProofAlgorithms}
+		if name == ProofDIVP {
+			entry["proof_signing_alg_values_supported"] = Cryptosuites
+		}
+		if a := c.KeyAttestation; a != nil {
+			required := map[string]any{} // without members: required, whatever it says
+			if len(a.KeyStorage) > 0 {
+				required["key_storage"] = a.KeyStorage
+			}
+			if len(a.UserAuthentication) > 0 {
+				required["user_authentication"] = a.UserAuthentication
+			}
+			entry["key_attestations_required"] = required
+		}
+		out[name] = entry
 	}
 	return out
 }

@@ -360,8 +360,8 @@ func TestVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum := sha256.Sum256(data); c.Version != hexOf(sum[:]) || c.BatchSize() != 1 {
-		t.Errorf("version %s, batch size %d", c.Version, c.BatchSize())
+	if sum := sha256.Sum256(data); c.Version != hexOf(sum[:]) || c.BatchSize != 1 {
+		t.Errorf("version %s, batch size %d", c.Version, c.BatchSize)
 	}
 }
 
