@@ -52,8 +52,141 @@ type Issuer struct {
 	// AccessTokenLifetime bounds a Bearer token's life; at most 5 minutes
 	// (OpenID4VCI 1.0 §13.10). Default 5m.
 	AccessTokenLifetime Duration `toml:"access_token_lifetime"`
+	// DeferredLifetime is a DPoP-bound token's life when what it covers needs an
+	// operator's approval; a Bearer token keeps its 5 minutes, so that a wallet
+	// without DPoP must be served within them. Default 24h.
+	DeferredLifetime Duration `toml:"deferred_lifetime"`
 	// NonceLifetime is how long a c_nonce is accepted. Default 5m.
 	NonceLifetime Duration `toml:"nonce_lifetime"`
+	// Retries lets a wallet whose connection broke repeat its credential request:
+	// within the token's life, at most 5 minutes after the first answer, with the
+	// same keys. Until then the claims are kept, sealed so that only that wallet's
+	// access token opens them. Default true; false shreds them at once.
+	Retries *bool `toml:"retries"`
+	// MetadataSigner is the label of the key that signs the metadata (OpenID4VCI
+	// 1.0 §12.2.3); "" means that there is no signed form.
+	MetadataSigner string `toml:"metadata_signer"`
+	// MetadataLifetime is the signed metadata's exp − iat; it is signed again
+	// after half of it. Default 24h, at most 48h.
+	MetadataLifetime Duration `toml:"metadata_lifetime"`
+	// TransactionCodeError is what a wrong transaction code is answered with:
+	// "invalid_grant" (OpenID4VCI 1.0, default) or "invalid_tx_code" (1.1).
+	TransactionCodeError string `toml:"transaction_code_error"`
+	// AuthorizationEndpoint advertises an authorization endpoint, which refuses
+	// every request by the book. Only clients that stop without one need it.
+	AuthorizationEndpoint bool `toml:"authorization_endpoint"`
+	// Compatibility also serves wallets of an older draft, "draft-13" or
+	// "draft-15", in that draft's forms; docs/wallets.md says how. Default "":
+	// 1.0 alone.
+	Compatibility string `toml:"compatibility"`
+
+	DPoP              DPoP              `toml:"dpop"`
+	Clients           []Client          `toml:"clients"`
+	WalletAttestation WalletAttestation `toml:"wallet_attestation"`
+	KeyAttestation    KeyAttestation    `toml:"key_attestation"`
+	Encryption        Encryption        `toml:"encryption"`
+	Refresh           Refresh           `toml:"refresh"`
+	HTTP              HTTP              `toml:"http"`
+}
+
+// DPoP is sender-constrained access (RFC 9449). Wallets may always use it.
+type DPoP struct {
+	// Required refuses token requests without a DPoP proof (HAIP 1.0 §4).
+	Required bool `toml:"required"`
+	// Nonces demands a nonce of the issuer's in every proof (RFC 9449 §8, §9).
+	Nonces bool `toml:"nonces"`
+}
+
+// Client is a wallet that authenticates by private_key_jwt (RFC 7523).
+type Client struct {
+	// ID is its client_id.
+	ID string `toml:"id"`
+	// Keys is a file with its public keys, a JWK Set.
+	Keys string `toml:"keys"`
+}
+
+// WalletAttestation is client authentication by an attestation of the wallet's
+// provider (OpenID4VCI 1.0 App. E); without providers there is none.
+type WalletAttestation struct {
+	// Providers are those whose attestations are believed.
+	Providers []Attester `toml:"providers"`
+	// RequireChain demands an x5c header (HAIP 1.0 §4.4.1). Default true.
+	RequireChain *bool `toml:"require_chain"`
+	// Challenges demands a challenge of the issuer's in every proof of possession.
+	Challenges bool `toml:"challenges"`
+	// MaxAge refuses attestations issued longer ago; "0s", the default, looks at
+	// their exp alone.
+	MaxAge Duration `toml:"max_age"`
+	// Status is what becomes of an attestation with a status: "off" does not
+	// look, "open" (default) takes one whose list cannot be fetched, "closed"
+	// refuses it.
+	Status string `toml:"status"`
+}
+
+// KeyAttestation is whose word on wallets' keys is believed (OpenID4VCI 1.0
+// App. D). Which configurations demand one is said in their own files.
+type KeyAttestation struct {
+	// Providers are those whose attestations are believed.
+	Providers []Attester `toml:"providers"`
+	// RequireChain demands an x5c header (HAIP 1.0 §4.5.1). Default true.
+	RequireChain *bool `toml:"require_chain"`
+	// Nonce demands the c_nonce also in an attestation within a jwt proof (OpenID4VCI
+	// 1.0 App. F.1). Default false: EU wallets make it ahead of the request.
+	Nonce bool `toml:"nonce"`
+	// Status is as in issuer.wallet_attestation.
+	Status string `toml:"status"`
+}
+
+// Attester is somebody who attests wallets or their keys.
+type Attester struct {
+	// Name is what operators see.
+	Name string `toml:"name"`
+	// Anchors is a PEM file with CA certificates, Keys a JWK Set file; at least one of them.
+	Anchors string `toml:"anchors"`
+	Keys    string `toml:"keys"`
+	// ClientIDs limits a wallet provider to these client_ids; empty means any.
+	ClientIDs []string `toml:"client_ids"`
+}
+
+// Encryption is of credential requests and responses (OpenID4VCI 1.0 §10).
+type Encryption struct {
+	// Request and Response are "off", "optional" (default) or "required".
+	Request  string `toml:"request"`
+	Response string `toml:"response"`
+	// Compression offers zip DEF. Default true.
+	Compression *bool `toml:"compression"`
+	// Rotation is the life of a request key; the one before stays good for an
+	// hour longer. Default 168h.
+	Rotation Duration `toml:"rotation"`
+}
+
+// Refresh is of refresh tokens, by which a wallet that uses DPoP or authenticates
+// gets its credentials again without a new offer.
+type Refresh struct {
+	// Enabled gives them out. The claims then stay, sealed by the token, for Lifetime. Default false.
+	Enabled bool `toml:"enabled"`
+	// Lifetime counts from the redemption of the offer; at most a year (HAIP 1.0 §4.4). Default 720h (30 days).
+	Lifetime Duration `toml:"lifetime"`
+}
+
+// HTTP bounds what one client may take, and says who the client is.
+type HTTP struct {
+	// TrustedProxies are addresses or CIDR prefixes of load balancers before the
+	// wallet listener, whose word on a client's address is taken.
+	TrustedProxies []string `toml:"trusted_proxies"`
+	// ProxyProtocol expects the PROXY protocol (version 1 or 2) from them.
+	ProxyProtocol bool `toml:"proxy_protocol"`
+	// ForwardedHeader reads the client's address from their requests' header: ""
+	// (default), "forwarded" (RFC 7239) or "x-forwarded-for".
+	ForwardedHeader string `toml:"forwarded_header"`
+	// RequestsPerSecond and Burst bound one client address (an IPv6 /64 counts as
+	// one); 0 requests, the default, means no limit.
+	RequestsPerSecond int `toml:"requests_per_second"`
+	Burst             int `toml:"burst"`
+	// OfferRequestsPerMinute bounds token and credential requests on one offer. Default 120.
+	OfferRequestsPerMinute int `toml:"offer_requests_per_minute"`
+	// MaxConnections bounds the open connections of a listener. Default 10000.
+	MaxConnections int `toml:"max_connections"`
 }
 
 // Display is the issuer's name in one language (OpenID4VCI 1.0 §12.2.4 display).

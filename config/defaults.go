@@ -16,7 +16,27 @@ func (c *Config) setDefaults() {
 	if c.Issuer.AnonymousAccess == nil {
 		c.Issuer.AnonymousAccess = &yes
 	}
+	for _, b := range []**bool{&c.Issuer.Retries, &c.Issuer.WalletAttestation.RequireChain, &c.Issuer.KeyAttestation.RequireChain, &c.Issuer.Encryption.Compression} {
+		if *b == nil {
+			*b = &yes
+		}
+	}
+	for s, v := range map[*string]string{
+		&c.Issuer.TransactionCodeError: "invalid_grant", &c.Issuer.Encryption.Request: "optional", &c.Issuer.Encryption.Response: "optional",
+		&c.Issuer.WalletAttestation.Status: "open", &c.Issuer.KeyAttestation.Status: "open",
+	} {
+		if *s == "" {
+			*s = v
+		}
+	}
 	defaultDuration(&c.Issuer.AccessTokenLifetime, 5*time.Minute)
+	defaultDuration(&c.Issuer.DeferredLifetime, 24*time.Hour)
+	defaultDuration(&c.Issuer.MetadataLifetime, 24*time.Hour)
+	defaultDuration(&c.Issuer.Encryption.Rotation, 7*24*time.Hour)
+	defaultDuration(&c.Issuer.Refresh.Lifetime, 30*24*time.Hour)
+	defaultInt(&c.Issuer.HTTP.OfferRequestsPerMinute, 120)
+	defaultInt(&c.Issuer.HTTP.MaxConnections, 10_000)
+	defaultInt(&c.Issuer.HTTP.Burst, 2*c.Issuer.HTTP.RequestsPerSecond)
 	defaultDuration(&c.Issuer.NonceLifetime, 5*time.Minute)
 	defaultDuration(&c.Store.DataKeyLifetime, time.Hour)
 	defaultDuration(&c.Store.Retention, 90*24*time.Hour)
@@ -51,12 +71,21 @@ func defaultInt(i *int, v int) {
 // resolvePaths makes the file's relative paths absolute. The PIN keeps a bare
 // name, which means a systemd credential.
 func (c *Config) resolvePaths(dir string) {
-	for _, p := range []*string{
+	paths := []*string{
 		&c.Issuer.TLSCertificate, &c.Issuer.TLSKey, &c.Issuer.Configurations,
 		&c.Admin.TLSCertificate, &c.Admin.TLSKey, &c.Store.Database,
 		&c.Signer.TokenDirectory, &c.Signer.Database, &c.Signer.SignSocket,
 		&c.Signer.AdminSocket, &c.Signer.Binary, &c.Signer.Spool,
-	} {
+	}
+	for i := range c.Issuer.Clients {
+		paths = append(paths, &c.Issuer.Clients[i].Keys)
+	}
+	for _, list := range [][]Attester{c.Issuer.WalletAttestation.Providers, c.Issuer.KeyAttestation.Providers} {
+		for i := range list {
+			paths = append(paths, &list[i].Anchors, &list[i].Keys)
+		}
+	}
+	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -104,6 +133,7 @@ func (c *Config) check() []error {
 	default:
 		fault("log: %q is not a level: use debug, info, warn or error", c.Log)
 	}
+	faults = append(faults, c.Issuer.check()...)
 	return append(faults, c.checkRanges()...)
 }
 
@@ -116,6 +146,11 @@ func (c *Config) checkRanges() []error {
 		min, max time.Duration
 	}{
 		{"issuer.access_token_lifetime", c.Issuer.AccessTokenLifetime, 10 * time.Second, 5 * time.Minute},
+		{"issuer.deferred_lifetime", c.Issuer.DeferredLifetime, time.Minute, 90 * 24 * time.Hour},
+		{"issuer.metadata_lifetime", c.Issuer.MetadataLifetime, time.Hour, 48 * time.Hour},
+		{"issuer.encryption.rotation", c.Issuer.Encryption.Rotation, time.Hour, 365 * 24 * time.Hour},
+		{"issuer.refresh.lifetime", c.Issuer.Refresh.Lifetime, time.Hour, 365 * 24 * time.Hour},
+		{"issuer.wallet_attestation.max_age", c.Issuer.WalletAttestation.MaxAge, 0, 365 * 24 * time.Hour},
 		{"issuer.nonce_lifetime", c.Issuer.NonceLifetime, 10 * time.Second, time.Hour},
 		{"store.data_key_lifetime", c.Store.DataKeyLifetime, time.Minute, 24 * time.Hour},
 		{"store.retention", c.Store.Retention, time.Hour, 10 * 365 * 24 * time.Hour},
@@ -135,6 +170,10 @@ func (c *Config) checkRanges() []error {
 		name            string
 		value, min, max int
 	}{
+		{"issuer.http.requests_per_second", c.Issuer.HTTP.RequestsPerSecond, 0, 100_000},
+		{"issuer.http.burst", c.Issuer.HTTP.Burst, 0, 1_000_000},
+		{"issuer.http.offer_requests_per_minute", c.Issuer.HTTP.OfferRequestsPerMinute, 10, 100_000},
+		{"issuer.http.max_connections", c.Issuer.HTTP.MaxConnections, 16, 1_000_000},
 		{"offers.transaction_code_attempts", c.Offers.TransactionCodeAttempts, 1, 10},
 		{"offers.transaction_code_length", c.Offers.TransactionCodeLength, 4, 16},
 		{"signer.sessions", c.Signer.Sessions, 1, 64},

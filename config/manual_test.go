@@ -66,6 +66,9 @@ func manual(t *testing.T) string {
 			if tag == "-" {
 				continue
 			}
+			if name := typeName(field.Type); structs[name] != nil && docs[name] != "" && field.Doc.Text() == "" {
+				continue // a section of its own
+			}
 			if field.Doc.Text() != "" {
 				comment = oneLine(field.Doc.Text())
 			}
@@ -74,12 +77,31 @@ func manual(t *testing.T) string {
 	}
 	section("[issuer]", "Issuer")
 	section("[[issuer.display]]", "Display")
+	section("[issuer.dpop]", "DPoP")
+	section("[[issuer.clients]]", "Client")
+	section("[issuer.wallet_attestation]", "WalletAttestation")
+	section("[issuer.key_attestation]", "KeyAttestation")
+	section("[[issuer.wallet_attestation.providers]], [[issuer.key_attestation.providers]]", "Attester")
+	section("[issuer.encryption]", "Encryption")
+	section("[issuer.refresh]", "Refresh")
+	section("[issuer.http]", "HTTP")
 	section("[admin]", "Admin")
 	section("[store]", "Store")
 	section("[offers]", "Offers")
 	section("[signer]", "Signer")
 	b.WriteString("\n## Outside a section\n\n* `log` " + oneLine("\"debug\", \"info\" (default), \"warn\" or \"error\": how chatty the daemons' JSON log is.") + "\n")
 	return b.String()
+}
+
+// typeName returns the name of a struct type, or of a slice's elements.
+func typeName(e ast.Expr) string {
+	if list, ok := e.(*ast.ArrayType); ok {
+		e = list.Elt
+	}
+	if name, ok := e.(*ast.Ident); ok {
+		return name.Name
+	}
+	return ""
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
