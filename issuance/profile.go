@@ -23,9 +23,10 @@ func (e *OutsideProfile) Error() string {
 func (e *OutsideProfile) Unwrap() error { return ErrOutsideProfile }
 
 // Check refuses a statement that the profile does not allow. What the profile
-// leaves out it does not allow: a profile without types signs nothing, one
-// without a longest validity no credential, and one without an issuer nothing
-// that names one. The rate cap is not its matter: it needs a clock.
+// leaves out it does not allow: a profile without types signs no credential, nor
+// does one without a longest validity, and one without an issuer nothing that
+// names one. Issuer metadata has no types: there is one kind, and its format
+// names it. The rate cap is not its matter: it needs a clock.
 func (p Profile) Check(s Statement) error {
 	outside := func(member, format string, args ...any) error {
 		return &OutsideProfile{member, fmt.Sprintf(format, args...)}
@@ -33,7 +34,7 @@ func (p Profile) Check(s Statement) error {
 	if !slices.Contains(p.Formats, s.Format) {
 		return outside("formats", "the key does not sign %s", s.Format)
 	}
-	if len(s.Types) == 0 {
+	if len(s.Types) == 0 && s.Format != FormatMetadata {
 		return outside("types", "the statement names no type")
 	}
 	for _, t := range s.Types {
@@ -41,7 +42,7 @@ func (p Profile) Check(s Statement) error {
 			return outside("types", "the key does not sign %q", t)
 		}
 	}
-	if s.Issuer == "" && s.Format == FormatJWTVC {
+	if s.Issuer == "" && (s.Format == FormatJWTVC || s.Format == FormatMetadata) {
 		return outside("issuer", "the statement names no issuer")
 	}
 	if s.Issuer != "" && s.Issuer != p.Issuer {
@@ -57,7 +58,19 @@ func (p Profile) Check(s Statement) error {
 	return nil
 }
 
-// LongestValidity returns LongestValidityHours as a time span.
+// metadataValidityHours is the longest validity under a profile for issuer
+// metadata that names none. A token may be away for a day without the signed
+// form running out, when that is made anew at half of its life; and no wallet
+// believes what the issuer has changed since for more than two days.
+const metadataValidityHours = 48
+
+// LongestValidity returns LongestValidityHours as a time span. Ceremonies demand
+// that member for credentials alone, and a profile is fixed with its key, so one
+// for metadata and nothing else that lacks it gets 48 hours; any other gets 0.
 func (p Profile) LongestValidity() time.Duration {
-	return time.Duration(p.LongestValidityHours) * time.Hour
+	hours := p.LongestValidityHours
+	if hours == 0 && slices.Equal(p.Formats, []Format{FormatMetadata}) {
+		hours = metadataValidityHours
+	}
+	return time.Duration(hours) * time.Hour
 }

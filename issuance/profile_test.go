@@ -21,6 +21,13 @@ func allowed() (Profile, Statement) {
 	return p, s
 }
 
+// describe makes a key for metadata of the profile, as ceremonies make it, and
+// metadata of the statement.
+func describe(p *Profile, s *Statement) {
+	*p = Profile{Formats: []Format{FormatMetadata}, Issuer: p.Issuer}
+	s.Format, s.Types = FormatMetadata, nil
+}
+
 // TestProfileCheck changes one thing at a time in a statement that is allowed.
 func TestProfileCheck(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -50,6 +57,30 @@ func TestProfileCheck(t *testing.T) {
 		"ends before it starts":      {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom.Add(-time.Hour) }, "longest_validity_hours"},
 		"ends as it starts":          {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom }, "longest_validity_hours"},
 		"profile without a validity": {func(p *Profile, _ *Statement) { p.LongestValidityHours = 0 }, "longest_validity_hours"},
+		"metadata":                   {describe, ""},
+		"metadata for two days":      {func(p *Profile, s *Statement) { describe(p, s); s.ValidUntil = start.Add(48 * time.Hour) }, ""},
+		"metadata for longer": {func(p *Profile, s *Statement) {
+			describe(p, s)
+			s.ValidUntil = start.Add(48*time.Hour + time.Second)
+		}, "longest_validity_hours"},
+		"metadata beyond the profile's": {func(p *Profile, s *Statement) {
+			describe(p, s)
+			p.LongestValidityHours, s.ValidUntil = 1, start.Add(time.Hour+time.Second)
+		}, "longest_validity_hours"},
+		"metadata of a negative validity":   {func(p *Profile, s *Statement) { describe(p, s); p.LongestValidityHours = -1 }, "longest_validity_hours"},
+		"metadata of another issuer":        {func(p *Profile, s *Statement) { describe(p, s); s.Issuer = "https://evil.example" }, "issuer"},
+		"metadata without issuer":           {func(p *Profile, s *Statement) { describe(p, s); s.Issuer, p.Issuer = "", "" }, "issuer"},
+		"metadata that names a type":        {func(p *Profile, s *Statement) { describe(p, s); s.Types = []string{"a"} }, "types"},
+		"metadata, profile without issuer":  {func(p *Profile, s *Statement) { describe(p, s); p.Issuer = "" }, "issuer"},
+		"metadata under a credential key":   {func(p *Profile, s *Statement) { kept := *p; describe(p, s); *p = kept }, "formats"},
+		"a credential under a metadata key": {func(p *Profile, s *Statement) { kept := *s; describe(p, s); *s = kept }, "formats"},
+		"an untyped credential beside metadata": {func(p *Profile, s *Statement) {
+			p.Formats, s.Types = append(p.Formats, FormatMetadata), nil
+		}, "types"},
+		"no longest validity for metadata beside credentials": {func(p *Profile, s *Statement) {
+			describe(p, s)
+			p.Formats = append(p.Formats, FormatMdoc)
+		}, "longest_validity_hours"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, s := allowed()
@@ -74,7 +105,7 @@ func TestProfileCheck(t *testing.T) {
 func TestProfileNeverAllowsMore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := rapid.SampledFrom([]string{"", "a", "b", "c"})
-		formats := rapid.SampledFrom([]Format{"", FormatMdoc, FormatSDJWT, FormatJWTVC})
+		formats := rapid.SampledFrom([]Format{"", FormatMdoc, FormatSDJWT, FormatJWTVC, FormatMetadata})
 		p := Profile{
 			Formats: rapid.SliceOf(formats).Draw(t, "formats"), Types: rapid.SliceOf(names).Draw(t, "allowed types"),
 			Issuer: names.Draw(t, "allowed issuer"), LongestValidityHours: rapid.IntRange(-1, 3).Draw(t, "hours"),
@@ -98,7 +129,7 @@ func TestProfileNeverAllowsMore(t *testing.T) {
 		for _, f := range p.Formats {
 			format = format || f == s.Format
 		}
-		types := len(s.Types) > 0
+		types := len(s.Types) > 0 || s.Format == FormatMetadata
 		for _, name := range s.Types {
 			types = types && in(p.Types, name)
 		}
