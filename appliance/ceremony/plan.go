@@ -219,6 +219,10 @@ func (k PlannedKey) checkProfile() []error {
 		if credential && (len(k.Profile.Types) == 0 || k.Profile.LongestValidityHours <= 0) {
 			faults = append(faults, errors.New("profile.types, profile.longest_validity_hours: a key that signs credentials needs them"))
 		}
+		// Metadata names its issuer, so a key without one could never sign any.
+		if f == issuance.FormatMetadata && (k.Profile.Issuer == "" || len(k.Profile.Types) > 0) {
+			faults = append(faults, errors.New("profile.issuer, profile.types: a key that signs metadata needs the plan's issuer, and has no types"))
+		}
 	}
 	if h := k.Profile.LongestValidityHours; h < 0 || h > longestValidityHours {
 		faults = append(faults, fmt.Errorf("profile.longest_validity_hours: %d is out of range: at most %d", h, longestValidityHours))

@@ -106,6 +106,9 @@ func TestPlanFaults(t *testing.T) {
 		"a cap that is none":             {key(ds + mdoc + "rate_per_minute = 1000001\n"), "rate_per_minute: 1000001"},
 		"an mdoc's issuer":               {key(ds + mdoc + "issuer = \"https://localhost:8443\"\n"), "keys[8].profile.issuer: an mdoc"},
 		"another issuer":                 {replace("types = [\"urn:eudi:pid:1\"]\nissuer = \"https://localhost:8443\"", "types = [\"urn:eudi:pid:1\"]\nissuer = \"https://localhost\""), "keys[2].profile.issuer"},
+		"metadata of no issuer":          {replace("formats = [\"metadata+jwt\"]\nissuer = \"https://localhost:8443\"", "formats = [\"metadata+jwt\"]"), "keys[5].profile.issuer, profile.types"},
+		"metadata of another issuer":     {replace("formats = [\"metadata+jwt\"]\nissuer = \"https://localhost:8443\"", "formats = [\"metadata+jwt\"]\nissuer = \"https://localhost\""), "keys[5].profile.issuer"},
+		"metadata with types":            {replace("formats = [\"metadata+jwt\"]", "formats = [\"metadata+jwt\"]\ntypes = [\"t\"]"), "keys[5].profile.issuer, profile.types"},
 		"another DID":                    {key(did + "[keys.profile]\nformats = [\"jwt_vc_json\"]\ntypes = [\"T\"]\nlongest_validity_hours = 24\nissuer = \"did:web:localhost\"\n"), "keys[8].profile.issuer"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -241,7 +241,8 @@ func checkTranscript(t *testing.T, s *signertest.Signer, recorded map[string]reg
 			t.Errorf("the transcript lacks key %s or its CKA_ID", label)
 		}
 	}
-	for _, line := range []string{"SoftHSM", "never extractable yes", "wrapping out refused", "CRL of iaca-1", "witness", "2026-03-01T12:00:00Z", signertest.Origin} {
+	for _, line := range []string{"SoftHSM", "never extractable yes", "wrapping out refused", "CRL of iaca-1", "witness", "2026-03-01T12:00:00Z", signertest.Origin,
+		`at most 48 h valid, 0 a minute (0: no cap), issuer "https://localhost:8443"`} {
 		if !strings.Contains(string(text), line) {
 			t.Errorf("the transcript lacks %q", line)
 		}

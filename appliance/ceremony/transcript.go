@@ -82,7 +82,7 @@ func (a *act) keyText(b *strings.Builder, line func(name, format string, args ..
 	line("wrapping out refused", "%s", strings.Join(k.Attributes.WrapRefused, ", "))
 	if len(k.Profile.Formats) > 0 {
 		line("may sign", "%v %s", k.Profile.Formats, strings.Join(k.Profile.Types, " "))
-		line("", "at most %d h valid, %d a minute (0: no cap), issuer %q", k.Profile.LongestValidityHours, k.Profile.RatePerMinute, k.Profile.Issuer)
+		line("", "at most %d h valid, %d a minute (0: no cap), issuer %q", int(k.Profile.LongestValidity().Hours()), k.Profile.RatePerMinute, k.Profile.Issuer)
 	}
 	if k.DID != "" {
 		line("DID", "%s", k.DID)
