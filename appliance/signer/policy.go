@@ -13,6 +13,7 @@ import (
 	"chancery/appliance/signer/wire"
 	"chancery/issuance"
 	"chancery/issuance/mdoc"
+	"chancery/issuance/metadata"
 	"chancery/issuance/sdjwt"
 	"chancery/issuance/w3cvc"
 )
@@ -33,9 +34,10 @@ const (
 
 // parsers read to-be-signed bytes back. A format without one is not signed.
 var parsers = map[issuance.Format]func(tbs []byte) (issuance.Statement, error){
-	issuance.FormatMdoc:  mdoc.ParseTBS,
-	issuance.FormatSDJWT: sdjwt.ParseTBS,
-	issuance.FormatJWTVC: w3cvc.ParseTBS,
+	issuance.FormatMdoc:     mdoc.ParseTBS,
+	issuance.FormatSDJWT:    sdjwt.ParseTBS,
+	issuance.FormatJWTVC:    w3cvc.ParseTBS,
+	issuance.FormatMetadata: metadata.ParseTBS,
 }
 
 // purposes says which formats a purpose can sign at all, whatever a profile says.
@@ -44,6 +46,7 @@ var purposes = map[wire.Purpose][]issuance.Format{
 	wire.PurposeDocumentSigner:   {issuance.FormatMdoc},
 	wire.PurposeCredentialSigner: {issuance.FormatSDJWT},
 	wire.PurposeDID:              {issuance.FormatJWTVC, issuance.FormatSDJWT},
+	wire.PurposeMetadata:         {issuance.FormatMetadata},
 }
 
 // refusal says why something is not signed: a code for the log and a message

@@ -185,9 +185,11 @@ func purposeRefusals() (cases []refusalCase) {
 	for key, formats := range map[string][]issuance.Format{
 		"iaca-1":       {issuance.FormatMdoc, issuance.FormatSDJWT, issuance.FormatJWTVC},
 		"status-1":     {issuance.FormatSDJWT, issuance.FormatStatus},
-		"metadata-1":   {issuance.FormatJWTVC, issuance.FormatMetadata},
+		"metadata-1":   {issuance.FormatMdoc, issuance.FormatSDJWT, issuance.FormatJWTVC, issuance.FormatStatus},
 		"checkpoint-1": {issuance.FormatMdoc}, "sealing-1": {issuance.FormatMdoc},
-		"ds-1": {issuance.FormatSDJWT, issuance.FormatJWTVC}, "cs-1": {issuance.FormatMdoc, issuance.FormatJWTVC}, "did-1": {issuance.FormatMdoc},
+		"ds-1":  {issuance.FormatSDJWT, issuance.FormatJWTVC, issuance.FormatMetadata},
+		"cs-1":  {issuance.FormatMdoc, issuance.FormatJWTVC, issuance.FormatMetadata},
+		"did-1": {issuance.FormatMdoc, issuance.FormatMetadata},
 	} {
 		for _, format := range formats {
 			cases = append(cases, refusalCase{key + " for " + string(format), altered(func(_ *fixture, in *wire.SignRequest) {
