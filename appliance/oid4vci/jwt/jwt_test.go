@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 
@@ -196,4 +197,33 @@ func FuzzParse(f *testing.F) {
 			t.Error("read without header or claims")
 		}
 	})
+}
+
+// TestPlainJWK: what the short way takes, the general one takes too, with the
+// same key; it leaves everything else to the general one.
+func TestPlainJWK(t *testing.T) {
+	for algorithm, private := range keys(t) {
+		data, err := jws.PublicJWK(private.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		members, err := jws.Object(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := plainJWK(members)
+		if (key == nil) != (algorithm == issuance.ES512) {
+			t.Errorf("%s: %v", algorithm, key)
+		}
+		if equal, ok := private.Public().(interface{ Equal(crypto.PublicKey) bool }); key != nil && (!ok || !equal.Equal(key)) {
+			t.Errorf("%s: another key", algorithm)
+		}
+		for name, value := range map[string]any{"d": "AAAA", "x5c": []any{}, "x": "AAAA", "kty": "RSA", "crv": "P-521"} {
+			changed := maps.Clone(members)
+			changed[name] = value
+			if key := plainJWK(changed); key != nil {
+				t.Errorf("%s with %s: %v", algorithm, name, key)
+			}
+		}
+	}
 }
