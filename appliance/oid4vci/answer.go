@@ -1,15 +1,25 @@
 package oid4vci
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
 )
+
+// call is one request on its way through an endpoint.
+type call struct {
+	w http.ResponseWriter
+	r *http.Request
+	// endpoint is its name in metrics and for the doctor.
+	endpoint string
+	// offer is the offer's id once it is known.
+	offer string
+}
 
 // matches tells whether an If-None-Match header names the tag (RFC 9110 §13.1.2).
 func matches(values []string, etag string) bool {
@@ -26,93 +36,47 @@ func matches(values []string, etag string) bool {
 
 // writeJSON answers with a JSON body that must not be stored.
 func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	write(w, status, "application/json", body)
+}
+
+func write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 	h := w.Header()
-	h["Content-Type"] = []string{"application/json"}
+	h["Content-Type"] = []string{mediaType}
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the peer may be gone
 }
 
-// refusal is an error answer in the protocol's form: RFC 6749 §5.2 for the
-// token endpoint, OpenID4VCI 1.0 §8.3.1 for the credential endpoint.
-type refusal struct {
-	status      int
-	code        string
-	description string
-	// challenge is the WWW-Authenticate header, when there is one.
-	challenge string
-	// retryAfter is in seconds.
-	retryAfter int
-	// bare leaves the body out (RFC 6750 §3.1).
-	bare bool
-}
-
-// Error returns code and description.
-func (e *refusal) Error() string { return e.code + ": " + e.description }
-
-func refuse(status int, code, description string) *refusal {
-	return &refusal{status: status, code: code, description: description}
-}
-
-// write sends the refusal and returns its code as the outcome.
-func (e *refusal) write(w http.ResponseWriter) string {
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Pragma", "no-cache")
-	if e.challenge != "" {
-		h.Set("WWW-Authenticate", e.challenge)
+// failed answers what went wrong, keeps it for the operator, and logs what is
+// not the wallet's fault.
+func (i *Issuer) failed(c *call, err error) string {
+	e := i.asRefusal(c.r, err)
+	if id := i.doctor.Add(c.endpoint, c.offer, e, i.now()); id != "" {
+		c.w.Header().Set("Request-Id", id)
 	}
-	if e.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(e.retryAfter))
-	}
-	if e.bare {
-		w.WriteHeader(e.status)
-		return "unauthorized"
-	}
-	body, _ := json.Marshal(struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description,omitempty"`
-	}{e.code, printable(e.description)}) // strings always marshal
-	writeJSON(w, e.status, body)
-	return e.code
+	return e.Write(c.w)
 }
 
-// printable keeps what error_description may hold: %x20-21 / %x23-5B / %x5D-7E
-// (RFC 6749 §5.2, OpenID4VCI 1.0 §8.3.1.2).
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '"':
-			return '\''
-		case r == '\\' || r < 0x20 || r > 0x7e:
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// failed answers what is not the wallet's fault and logs it.
-func (i *Issuer) failed(w http.ResponseWriter, r *http.Request, err error) string {
-	return i.asRefusal(r, err).write(w)
+// away is the answer while the signer or its token cannot serve.
+func away(retryAfter int) *refusal.Refusal {
+	e := refusal.New("temporarily_unavailable", "", "issuing is not possible now: try again later", "").With(http.StatusServiceUnavailable)
+	e.RetryAfter = retryAfter
+	return e
 }
 
 // asRefusal turns any error into an answer. A token or signer that is away or
 // busy is a 503 with Retry-After: the code, the access token and the nonce stay
 // good (promise P10).
-func (i *Issuer) asRefusal(r *http.Request, err error) *refusal {
-	var known *refusal
+func (i *Issuer) asRefusal(r *http.Request, err error) *refusal.Refusal {
+	var known *refusal.Refusal
 	if errors.As(err, &known) {
 		return known
 	}
 	if errors.Is(err, store.ErrToken) {
-		return invalidToken()
+		return i.invalidToken()
 	}
-	away := &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "issuing is not possible now: try again later", retryAfter: 5}
 	if e := wire.AsError(err); e != nil {
-		if e.RetryAfter > 0 {
-			away.retryAfter = e.RetryAfter
-		}
 		switch e.Code {
 		case wire.CodeBusy, wire.CodeUnavailable:
 			// One line for each turned-away request would drown the log; metrics
@@ -121,14 +85,17 @@ func (i *Issuer) asRefusal(r *http.Request, err error) *refusal {
 		default:
 			i.log.Error("the signer failed", "path", r.Pattern, "error", err)
 		}
-		return away
+		if e.RetryAfter > 0 {
+			return away(e.RetryAfter)
+		}
+		return away(5)
 	}
 	if errors.Is(err, store.ErrKeyAway) {
 		i.log.Warn("a data key cannot be opened now", "path", r.Pattern, "error", err)
-		return away
+		return away(5)
 	}
 	if r.Context().Err() == nil {
 		i.log.Error("request failed", "path", r.Pattern, "error", err)
 	}
-	return refuse(http.StatusInternalServerError, "server_error", errInternal.Error())
+	return refusal.New("server_error", "", "internal error", "").With(http.StatusInternalServerError)
 }

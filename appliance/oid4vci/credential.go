@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
 	"chancery/issuance"
@@ -24,35 +25,37 @@ const issueTimeout = 30 * time.Second
 // the checks: access token, media type, JSON, what is asked for, whether the
 // token covers it, encryption, proofs, nonces. Only then is anything signed, and
 // only what was recorded is answered.
-func (i *Issuer) serveCredential(w http.ResponseWriter, r *http.Request) string {
-	token, err := bearer(r)
+func (i *Issuer) serveCredential(c *call) string {
+	token, err := bearer(c.r)
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
-	body, bodyErr := readBody(r, maxBody, "invalid_credential_request")
-	grant, err := i.store.Grant(r.Context(), token)
+	body, bodyErr := readBody(c.r, maxBody, "invalid_credential_request")
+	grant, err := i.store.Grant(c.r.Context(), token)
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
 	defer grant.Release()
-	answer, err := i.issue(r, grant, body, bodyErr)
+	c.offer = grant.Offer
+	answer, err := i.issue(c.r, grant, body, bodyErr)
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
-	writeJSON(w, http.StatusOK, answer)
+	writeJSON(c.w, http.StatusOK, answer)
 	return "ok"
 }
 
-func invalidToken() *refusal {
-	return &refusal{status: http.StatusUnauthorized, code: "invalid_token", description: "the access token is not valid",
-		challenge: `Bearer error="invalid_token", error_description="the access token is not valid"`}
+func (i *Issuer) invalidToken() *refusal.Refusal {
+	e := refusal.New("invalid_token", "Authorization", "the access token is not valid", "RFC 6750 §3.1").With(http.StatusUnauthorized)
+	e.Challenge = `Bearer error="invalid_token", error_description="the access token is not valid"`
+	return e
 }
 
 // bearer reads the access token, from the header and from there alone (RFC 6750
 // §2.1); a token in the URL is refused even beside one in the header.
 func bearer(r *http.Request) (string, error) {
-	twice := &refusal{status: http.StatusBadRequest, code: "invalid_request", description: "the access token belongs once in the Authorization header, and nowhere else",
-		challenge: `Bearer error="invalid_request"`}
+	twice := refusal.New("invalid_request", "Authorization", "the access token belongs once in the Authorization header, and nowhere else", "RFC 6750 §2.1")
+	twice.Challenge = `Bearer error="invalid_request"`
 	if r.URL.RawQuery != "" {
 		if query, err := url.ParseQuery(r.URL.RawQuery); err != nil || query.Has("access_token") {
 			return "", twice
@@ -68,16 +71,16 @@ func bearer(r *http.Request) (string, error) {
 		}
 	}
 	// Without a token there is no error code, but a challenge has a parameter (RFC 6750 §3).
-	return "", &refusal{status: http.StatusUnauthorized, bare: true, challenge: `Bearer realm="credential"`}
+	return "", &refusal.Refusal{Status: http.StatusUnauthorized, Bare: true, Member: "Authorization", Section: "RFC 6750 §3.1", Challenge: `Bearer realm="credential"`}
 }
 
 // Errors of OpenID4VCI 1.0 §8.3.1.2.
-func badCredentialRequest(description string) error {
-	return refuse(http.StatusBadRequest, "invalid_credential_request", description)
+func badCredentialRequest(member, description string) *refusal.Refusal {
+	return refusal.New("invalid_credential_request", member, description, "OpenID4VCI 1.0 §8.2")
 }
 
-func denied(description string) error {
-	return refuse(http.StatusBadRequest, "credential_request_denied", description)
+func denied(description string) *refusal.Refusal {
+	return refusal.New("credential_request_denied", "", description, "OpenID4VCI 1.0 §8.3.1.2")
 }
 
 // credentialRequest is a request that was read.
@@ -91,20 +94,20 @@ func (i *Issuer) readRequest(r *http.Request, grant *store.Grant, body []byte) (
 	switch mediaType(r) {
 	case "application/json":
 	case "application/jwt":
-		return credentialRequest{}, refuse(http.StatusBadRequest, "invalid_encryption_parameters", "encrypted requests are not supported")
+		return credentialRequest{}, refusal.New("invalid_encryption_parameters", "Content-Type", "encrypted requests are not supported", "OpenID4VCI 1.0 §8.2")
 	default:
-		return credentialRequest{}, badCredentialRequest("the body must be application/json")
+		return credentialRequest{}, badCredentialRequest("Content-Type", "the body must be application/json")
 	}
 	object, err := jws.Object(body)
 	if err != nil {
-		return credentialRequest{}, badCredentialRequest("the body: " + err.Error())
+		return credentialRequest{}, badCredentialRequest("body", "the body: "+err.Error())
 	}
 	c, err := i.requested(object, grant)
 	if err != nil {
 		return credentialRequest{}, err
 	}
 	if _, has := object["credential_response_encryption"]; has {
-		return credentialRequest{}, refuse(http.StatusBadRequest, "invalid_encryption_parameters", "encrypted responses are not supported")
+		return credentialRequest{}, refusal.New("invalid_encryption_parameters", "credential_response_encryption", "encrypted responses are not supported", "OpenID4VCI 1.0 §8.2")
 	}
 	proofs, err := proofsOf(object, c)
 	return credentialRequest{c, proofs}, err
@@ -116,36 +119,37 @@ func (i *Issuer) requested(object map[string]any, grant *store.Grant) (*configur
 	byConfiguration, hasConfiguration := object["credential_configuration_id"]
 	byIdentifier, hasIdentifier := object["credential_identifier"]
 	if hasConfiguration == hasIdentifier {
-		return nil, badCredentialRequest("exactly one of credential_configuration_id and credential_identifier must be there")
+		return nil, badCredentialRequest("credential_configuration_id, credential_identifier", "exactly one of credential_configuration_id and credential_identifier must be there")
 	}
 	var id string
 	if hasConfiguration {
 		var ok bool
 		if id, ok = byConfiguration.(string); !ok {
-			return nil, badCredentialRequest("credential_configuration_id must be a string")
+			return nil, badCredentialRequest("credential_configuration_id", "credential_configuration_id must be a string")
 		}
 		if i.configurations[id] == nil {
-			return nil, refuse(http.StatusBadRequest, "unknown_credential_configuration", "no such credential configuration")
+			return nil, refusal.New("unknown_credential_configuration", "credential_configuration_id", "no such credential configuration", "OpenID4VCI 1.0 §8.3.1.2")
 		}
 		if grant.Identified {
-			return nil, badCredentialRequest("credential_identifier must be used, as the token response named some")
+			return nil, badCredentialRequest("credential_identifier", "credential_identifier must be used, as the token response named some")
 		}
 	} else {
 		identifier, ok := byIdentifier.(string)
 		if !ok {
-			return nil, badCredentialRequest("credential_identifier must be a string")
+			return nil, badCredentialRequest("credential_identifier", "credential_identifier must be a string")
 		}
 		id, ok = configurationOf(identifier)
 		if !ok || !grant.Identified || i.configurations[id] == nil || !grant.Covers(id) {
-			return nil, refuse(http.StatusBadRequest, "unknown_credential_identifier", "no such credential identifier was given out")
+			return nil, refusal.New("unknown_credential_identifier", "credential_identifier", "no such credential identifier was given out", "OpenID4VCI 1.0 §8.3.1.2")
 		}
 	}
 	if !grant.Allows(id) {
 		if grant.Done(id) {
 			return nil, denied("the credential was issued already")
 		}
-		return nil, &refusal{status: http.StatusForbidden, code: "insufficient_scope", description: "the access token does not cover this credential",
-			challenge: `Bearer error="insufficient_scope"`}
+		e := refusal.New("insufficient_scope", "Authorization", "the access token does not cover this credential", "RFC 6750 §3.1").With(http.StatusForbidden)
+		e.Challenge = `Bearer error="insufficient_scope"`
+		return nil, e
 	}
 	return i.configurations[id], nil
 }
@@ -159,23 +163,23 @@ func proofsOf(object map[string]any, c *configuration.Configuration) ([]string, 
 	}
 	members, ok := value.(map[string]any)
 	if !ok || len(members) != 1 {
-		return nil, badCredentialRequest("proofs must be an object with exactly one member")
+		return nil, badCredentialRequest("proofs", "proofs must be an object with exactly one member")
 	}
 	value, has = members["jwt"]
 	if !has {
-		return nil, badCredentialRequest("the proof type is not one of the metadata's")
+		return nil, badCredentialRequest("proofs", "the proof type is not one of the metadata's")
 	}
 	list, ok := value.([]any)
 	if !ok || len(list) == 0 {
-		return nil, badCredentialRequest("proofs.jwt must be an array with elements")
+		return nil, badCredentialRequest("proofs.jwt", "proofs.jwt must be an array with elements")
 	}
 	if len(list) > c.BatchSize {
-		return nil, badCredentialRequest("there are more proofs than one request may have")
+		return nil, badCredentialRequest("proofs.jwt", "there are more proofs than one request may have")
 	}
 	out := make([]string, len(list))
 	for n, element := range list {
 		if out[n], ok = element.(string); !ok {
-			return nil, badCredentialRequest("a proof is not a string")
+			return nil, badCredentialRequest("proofs.jwt", "a proof is not a string")
 		}
 	}
 	return out, nil
@@ -215,7 +219,7 @@ func (i *Issuer) checkProofs(request credentialRequest, grant *store.Grant, now 
 }
 
 func badNonce() error {
-	return refuse(http.StatusBadRequest, "invalid_nonce", "the nonce is unknown, expired or used: fetch another one")
+	return refusal.New("invalid_nonce", "nonce", "the nonce is unknown, expired or used: fetch another one", "OpenID4VCI 1.0 §8.3.1.2")
 }
 
 // issue carries a credential request out and returns the response's body.
@@ -317,7 +321,7 @@ func (i *Issuer) material(key *signingKey, p proof, id string, now time.Time) co
 func (i *Issuer) unfit(ctx context.Context, c *configuration.Configuration, grant *store.Grant, claims json.RawMessage, now time.Time, err error) error {
 	i.log.Error("a credential could not be built", "offer", grant.Offer, "configuration", c.ID, "error", err)
 	if len(c.CheckClaims(claims, now)) == 0 {
-		return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "issuing is not possible now: try again later", retryAfter: 60}
+		return away(60)
 	}
 	if failErr := grant.Fail(ctx, "claims do not fit the configuration"); failErr != nil {
 		return failErr
@@ -348,7 +352,7 @@ func (i *Issuer) record(ctx context.Context, c *configuration.Configuration, gra
 	err := grant.Issue(ctx, c.ID, records)
 	if errors.Is(err, store.ErrState) {
 		i.log.Warn("signed but withheld: the offer ended meanwhile", "offer", grant.Offer, "credential", records[0].ID)
-		return invalidToken()
+		return i.invalidToken()
 	}
 	if err != nil {
 		return err

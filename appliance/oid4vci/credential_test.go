@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chancery/appliance/audit"
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/store"
 	"chancery/issuance"
@@ -321,7 +322,7 @@ func TestBatch(t *testing.T) {
 	} {
 		proofs, ids, err := i.checkProofs(credentialRequest{i.configurations[pidID], c.proofs}, &store.Grant{}, now)
 		if c.code != "" {
-			if e, ok := err.(*refusal); !ok || e.code != c.code {
+			if e, ok := err.(*refusal.Refusal); !ok || e.Code != c.code {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/store"
 	"chancery/issuance"
 	"chancery/issuance/jws"
@@ -20,8 +21,8 @@ import (
 // inTable fails unless an error is one of the endpoint's table.
 func inTable(t *testing.T, err error, codes ...string) {
 	t.Helper()
-	var e *refusal
-	if !errors.As(err, &e) || !slices.Contains(codes, e.code) || e.description == "" {
+	var e *refusal.Refusal
+	if !errors.As(err, &e) || !slices.Contains(codes, e.Code) || e.Description == "" {
 		t.Errorf("%v is not of the endpoint's table", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/issuance"
 	"chancery/issuance/jws"
 )
@@ -38,8 +39,8 @@ func TestProofExample(t *testing.T) {
 	} {
 		r := rules
 		change(&r)
-		var e *refusal
-		if _, err := checkProof(exampleProof, r); !errors.As(err, &e) || e.code != "invalid_proof" {
+		var e *refusal.Refusal
+		if _, err := checkProof(exampleProof, r); !errors.As(err, &e) || e.Code != "invalid_proof" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

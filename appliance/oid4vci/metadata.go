@@ -167,12 +167,12 @@ func (i *Issuer) buildASMetadata() (document, error) {
 	return newDocument("application/json", body), nil
 }
 
-func (i *Issuer) serveCRL(w http.ResponseWriter, r *http.Request) string {
-	return serveNamed(w, r, i.published.Load().crls, r.PathValue("file"))
+func (i *Issuer) serveCRL(c *call) string {
+	return serveNamed(c, i.published.Load().crls)
 }
 
-func (i *Issuer) serveIACA(w http.ResponseWriter, r *http.Request) string {
-	return serveNamed(w, r, i.published.Load().iacas, r.PathValue("file"))
+func (i *Issuer) serveIACA(c *call) string {
+	return serveNamed(c, i.published.Load().iacas)
 }
 
 func serveDID(w http.ResponseWriter, r *http.Request, d document) string {
@@ -184,11 +184,11 @@ func serveDID(w http.ResponseWriter, r *http.Request, d document) string {
 	return serveDocument(w, r, d)
 }
 
-func serveNamed(w http.ResponseWriter, r *http.Request, documents map[string]document, name string) string {
-	d, ok := documents[name]
+func serveNamed(c *call, documents map[string]document) string {
+	d, ok := documents[c.r.PathValue("file")]
 	if !ok {
-		http.NotFound(w, r)
+		http.NotFound(c.w, c.r)
 		return "not_found"
 	}
-	return serveDocument(w, r, d)
+	return serveDocument(c.w, c.r, d)
 }

@@ -116,15 +116,15 @@ func (n *nonces) release(ids []nonceID) {
 
 // serveNonce is the nonce endpoint (OpenID4VCI 1.0 §7). It takes no token and
 // ignores whatever else is sent.
-func (i *Issuer) serveNonce(w http.ResponseWriter, r *http.Request) string {
+func (i *Issuer) serveNonce(c *call) string {
 	nonce, err := i.nonces.make(i.now())
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
 	body := make([]byte, 0, 80)
 	body = append(body, `{"c_nonce":"`...)
 	body = append(body, nonce...)
 	body = append(body, `"}`...)
-	writeJSON(w, http.StatusOK, body)
+	writeJSON(c.w, http.StatusOK, body)
 	return "ok"
 }

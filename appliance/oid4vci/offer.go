@@ -56,23 +56,23 @@ func escape(value string) string { return strings.ReplaceAll(url.QueryEscape(val
 
 // serveOffer answers GET on an offer's URI. Scanners and previews fetch too, so
 // a fetch spends nothing; after redemption or expiry there is nothing to fetch.
-func (i *Issuer) serveOffer(w http.ResponseWriter, r *http.Request) string {
-	w.Header().Set("Cache-Control", "no-store")
-	o, code, err := i.store.Fetch(r.Context(), r.PathValue("secret"))
+func (i *Issuer) serveOffer(c *call) string {
+	c.w.Header().Set("Cache-Control", "no-store")
+	o, code, err := i.store.Fetch(c.r.Context(), c.r.PathValue("secret"))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		http.Error(w, "no such offer", http.StatusNotFound)
+		http.Error(c.w, "no such offer", http.StatusNotFound)
 		return "not_found"
 	case errors.Is(err, store.ErrState):
-		http.Error(w, "the offer was used or has ended", http.StatusGone)
+		http.Error(c.w, "the offer was used or has ended", http.StatusGone)
 		return "gone"
 	case err != nil:
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
 	object, err := OfferObject(i.identifier, o, code)
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
-	writeJSON(w, http.StatusOK, object)
+	writeJSON(c.w, http.StatusOK, object)
 	return "ok"
 }

@@ -8,12 +8,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"chancery/appliance/oid4vci/jwt"
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/issuance"
 	"chancery/issuance/configuration"
 	"chancery/issuance/did"
@@ -41,7 +41,7 @@ type proof struct {
 }
 
 func badProof(description string) error {
-	return refuse(http.StatusBadRequest, "invalid_proof", description)
+	return refusal.New("invalid_proof", "proofs", description, "OpenID4VCI 1.0 App. F")
 }
 
 // proofRules are what a proof is held against.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/store"
 	"chancery/issuance/jws"
 )
@@ -45,28 +46,32 @@ type tokenResponse struct {
 }
 
 // serveToken is the token endpoint (OpenID4VCI 1.0 §6).
-func (i *Issuer) serveToken(w http.ResponseWriter, r *http.Request) string {
-	response, err := i.redeem(r)
+func (i *Issuer) serveToken(c *call) string {
+	response, err := i.redeem(c)
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
 	body, err := jws.Marshal(response)
 	if err != nil {
-		return i.failed(w, r, err)
+		return i.failed(c, err)
 	}
-	w.Header()["Pragma"] = []string{"no-cache"}
-	writeJSON(w, http.StatusOK, body)
+	c.w.Header()["Pragma"] = []string{"no-cache"}
+	writeJSON(c.w, http.StatusOK, body)
 	return "ok"
 }
 
-func badRequest(description string) *refusal {
-	return refuse(http.StatusBadRequest, "invalid_request", description)
+func badRequest(member, description string) *refusal.Refusal {
+	return refusal.New("invalid_request", member, description, "RFC 6749 §5.2")
+}
+
+func badGrant(member, description string) *refusal.Refusal {
+	return refusal.New("invalid_grant", member, description, "OpenID4VCI 1.0 §6.3")
 }
 
 // readForm reads the body's parameters: each once, none from the URL (RFC 6749 §3.2).
 func readForm(r *http.Request) (url.Values, error) {
 	if mediaType(r) != "application/x-www-form-urlencoded" {
-		return nil, badRequest("the body must be application/x-www-form-urlencoded")
+		return nil, badRequest("Content-Type", "the body must be application/x-www-form-urlencoded")
 	}
 	data, err := readBody(r, maxForm, "invalid_request")
 	if err != nil {
@@ -78,12 +83,12 @@ func readForm(r *http.Request) (url.Values, error) {
 func parseForm(body string) (url.Values, error) {
 	form, err := url.ParseQuery(body)
 	if err != nil {
-		return nil, badRequest("the body is not form-encoded")
+		return nil, badRequest("body", "the body is not form-encoded")
 	}
 	for name, values := range form {
 		// RFC 8707 §2 lets resource be repeated.
 		if len(values) > 1 && name != "resource" {
-			return nil, badRequest("a parameter is there more than once")
+			return nil, badRequest("body", "a parameter is there more than once")
 		}
 	}
 	return form, nil
@@ -101,7 +106,7 @@ func mediaType(r *http.Request) string {
 // readBody reads at most limit bytes; code is the endpoint's for a body that
 // cannot be read.
 func readBody(r *http.Request, limit int64, code string) ([]byte, error) {
-	tooLong := refuse(http.StatusRequestEntityTooLarge, code, "the body is too long")
+	tooLong := refusal.New(code, "body", "the body is too long", "RFC 9110 §15.5.14").With(http.StatusRequestEntityTooLarge)
 	if r.ContentLength > limit {
 		return nil, tooLong
 	}
@@ -115,7 +120,7 @@ func readBody(r *http.Request, limit int64, code string) ([]byte, error) {
 	}
 	switch {
 	case err != nil:
-		return nil, refuse(http.StatusBadRequest, code, "the body could not be read")
+		return nil, refusal.New(code, "body", "the body could not be read", "RFC 9110 §15.5.1")
 	case int64(len(data)) > limit:
 		return nil, tooLong
 	}
@@ -127,24 +132,24 @@ func readBody(r *http.Request, limit int64, code string) ([]byte, error) {
 func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, error) {
 	switch grant := form.Get("grant_type"); {
 	case grant == "":
-		return tokenRequest{}, badRequest("grant_type is missing")
+		return tokenRequest{}, badRequest("grant_type", "grant_type is missing")
 	case grant != GrantType:
-		return tokenRequest{}, refuse(http.StatusBadRequest, "unsupported_grant_type", "only the pre-authorized code grant is supported")
+		return tokenRequest{}, refusal.New("unsupported_grant_type", "grant_type", "only the pre-authorized code grant is supported", "RFC 6749 §5.2")
 	}
 	if r.Header.Get("Authorization") != "" || form.Get("client_secret") != "" || form.Get("client_assertion") != "" {
-		e := refuse(http.StatusUnauthorized, "invalid_client", "this way of client authentication is not supported")
-		e.challenge = `Basic realm="token"`
+		e := refusal.New("invalid_client", "Authorization", "this way of client authentication is not supported", "RFC 6749 §5.2").With(http.StatusUnauthorized)
+		e.Challenge = `Basic realm="token"`
 		return tokenRequest{}, e
 	}
 	if form.Get("client_id") == "" && !*i.options.AnonymousAccess {
-		return tokenRequest{}, refuse(http.StatusBadRequest, "invalid_client", "client_id is required")
+		return tokenRequest{}, refusal.New("invalid_client", "client_id", "client_id is required", "OpenID4VCI 1.0 §6.3")
 	}
 	t := tokenRequest{code: form.Get("pre-authorized_code"), details: form.Get("authorization_details"), scope: form.Get("scope"), client: form.Get("client_id")}
 	if t.code == "" {
-		return tokenRequest{}, badRequest("pre-authorized_code is missing")
+		return tokenRequest{}, badRequest("pre-authorized_code", "pre-authorized_code is missing")
 	}
 	if len(t.client) > 1024 || strings.ContainsFunc(t.client, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return tokenRequest{}, badRequest("client_id must be at most 1024 printable ASCII characters") // RFC 6749 App. A.1
+		return tokenRequest{}, badRequest("client_id", "client_id must be at most 1024 printable ASCII characters") // RFC 6749 App. A.1
 	}
 	if tx := form.Get("tx_code"); tx != "" {
 		t.txCode = &tx
@@ -154,7 +159,8 @@ func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, err
 
 // redeem carries a token request out. The store spends the code last, after the
 // transaction code and whatever the request selects have been found right.
-func (i *Issuer) redeem(r *http.Request) (*tokenResponse, error) {
+func (i *Issuer) redeem(c *call) (*tokenResponse, error) {
+	r := c.r
 	form, err := readForm(r)
 	if err != nil {
 		return nil, err
@@ -173,16 +179,15 @@ func (i *Issuer) redeem(r *http.Request) (*tokenResponse, error) {
 			return s.granted, len(s.details) > 0, err
 		},
 	})
-	invalidGrant := func(description string) error { return refuse(http.StatusBadRequest, "invalid_grant", description) }
 	switch {
 	case errors.Is(err, store.ErrCode):
-		return nil, invalidGrant("the pre-authorized code is not valid")
+		return nil, badGrant("pre-authorized_code", "the pre-authorized code is not valid")
 	case errors.Is(err, store.ErrTransactionCodeWrong):
-		return nil, invalidGrant("the transaction code is wrong")
+		return nil, badGrant("tx_code", "the transaction code is wrong")
 	case errors.Is(err, store.ErrTransactionCodeMissing):
-		return nil, badRequest("tx_code is missing")
+		return nil, badRequest("tx_code", "tx_code is missing")
 	case errors.Is(err, store.ErrTransactionCodeUnexpected):
-		return nil, badRequest("tx_code was not asked for")
+		return nil, badRequest("tx_code", "tx_code was not asked for")
 	case err != nil:
 		return nil, err
 	}
@@ -253,7 +258,7 @@ func (i *Issuer) chooseByScope(offered []string, scope string, s *selection) (ef
 			}
 		}
 		if known && !covered {
-			return nil, refuse(http.StatusBadRequest, "invalid_scope", "a scope is not covered by the offer")
+			return nil, refusal.New("invalid_scope", "scope", "a scope is not covered by the offer", "RFC 6749 §5.2")
 		}
 		if covered {
 			effective = append(effective, value)
@@ -274,7 +279,7 @@ func (i *Issuer) scopes(ids []string) (out []string) {
 }
 
 func badDetails(description string) error {
-	return refuse(http.StatusBadRequest, "invalid_authorization_details", description)
+	return refusal.New("invalid_authorization_details", "authorization_details", description, "OpenID4VCI 1.0 §5.1.1, RFC 9396 §5")
 }
 
 // parseDetails reads authorization_details (RFC 9396 §2, OpenID4VCI 1.0 §5.1.1):

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chancery/appliance/audit"
+	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
 	"chancery/config"
@@ -68,8 +69,8 @@ func TestCancelledMeanwhile(t *testing.T) {
 	q.Header.Set("Content-Type", jsonType)
 	nonce := r.nonce(t)
 	body := []byte(`{` + byID + `,"proofs":{"jwt":["` + r.good(t, h, nonce) + `"]}}`)
-	var e *refusal
-	if answer, err := r.issue(q, grant, body, nil); !errors.As(err, &e) || e.code != "invalid_token" || answer != nil {
+	var e *refusal.Refusal
+	if answer, err := r.issue(q, grant, body, nil); !errors.As(err, &e) || e.Code != "invalid_token" || answer != nil {
 		t.Fatalf("%s %v", answer, err)
 	}
 	made := r.signer.Entries(t, audit.KindMade)
@@ -89,7 +90,7 @@ func TestSignerExpired(t *testing.T) {
 	r.ahead.Store(int64(401 * 24 * time.Hour))
 	o := r.offer(t, nil, pidID)
 	a := r.ask(t, r.token(t, o), request(pidID, r.good(t, h, r.nonce(t))))
-	away(t, a)
+	takeAway(t, a)
 	if got, err := r.store.Offer(t.Context(), o.ID); err != nil || got.State != store.Redeemed || a.header.Get("Retry-After") != "60" {
 		t.Errorf("%+v %v %v", got, err, a.header)
 	}
@@ -150,8 +151,8 @@ func TestBodyBreaksOff(t *testing.T) {
 	for _, length := range []int64{-1, 100} {
 		q := httptest.NewRequest(http.MethodPost, "/credential", io.MultiReader(io.LimitReader(zeros{}, 10), brokenOff{}))
 		q.ContentLength = length
-		var e *refusal
-		if _, err := readBody(q, 1000, "invalid_credential_request"); !errors.As(err, &e) || e.status != 400 || e.code != "invalid_credential_request" {
+		var e *refusal.Refusal
+		if _, err := readBody(q, 1000, "invalid_credential_request"); !errors.As(err, &e) || e.Status != 400 || e.Code != "invalid_credential_request" {
 			t.Errorf("length %d: %v", length, err)
 		}
 	}

@@ -61,3 +61,10 @@ func TestWriteExtra(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestPrintable: error_description has the characters that it may have, check 173.
+func TestPrintable(t *testing.T) {
+	if got := printable("a\"b\\c\nd\x00é~"); got != "a'b?c?d??~" {
+		t.Errorf("%q", got)
+	}
+}
