@@ -11,7 +11,7 @@ import (
 func commands() []command {
 	return []command{
 		offerCreate, offerList, offerShow, offerCancel, status,
-		walletAccept, verifyCommand,
+		walletAccept, walletResume, walletRefresh, walletAttester, verifyCommand,
 		auditVerify, auditProve, auditExport,
 		lintCert, lintCRL,
 		ceremonyCommand,

@@ -2,51 +2,59 @@ package cli
 
 import (
 	"bufio"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
-	"chancery/verifier"
 	"chancery/wallet"
 
 	"golang.org/x/term"
 )
 
-// extensions name the files that a wallet keeps, by format.
-var extensions = map[string]string{"mso_mdoc": ".mdoc", "dc+sd-jwt": ".sd-jwt", "jwt_vc_json": ".jwt"}
-
 type walletFlags struct {
 	trustFlags
-	txCode, out, algorithm, binding, clientID string
-	configurations                            list
-	asJSON                                    bool
+	txCode, out, state                      string
+	algorithm, binding, proof               string
+	clientID, clientKey, attester           string
+	responseAlg, responseEnc                string
+	configurations, storage, authentication list
+	keyCount, draft                         int
+	wait                                    time.Duration
+	noWait, notify, dpop, encrypt           bool
+	details, signed, attestKeys, asJSON     bool
 }
 
 var walletAccept = command{
 	name: "wallet accept", args: "OFFER-LINK",
-	summary: "Take an offer as a wallet would, with a fresh key, and show the credential",
+	summary: "Take an offer as a wallet would, with fresh keys, and show the credentials",
 	help: `OFFER-LINK is what the QR code says: openid-credential-offer://… or haip-vci://….
 Put it in quotes. Every answer is checked strictly; the first fault ends the flow
 and is named with its step. Without --trust the issuer's certificate is shown but
-not judged.
+not judged. What the issuer advertises is used: DPoP, attestations (with
+--attester), encryption where it is required, notifications.
 
 With --out each credential is written to DIR as it was answered (NAME.mdoc,
 NAME.sd-jwt or NAME.jwt), its private key as NAME.key.json and what was found as
-NAME.report.json. Nothing is overwritten.`,
+NAME.report.json; further ones of a batch as NAME.2.sd-jwt and so on. Nothing is
+overwritten.
+
+A deferred credential is waited for; what is not there by then, and a refresh
+token, are kept in the state file for "chancery wallet resume" and "chancery
+wallet refresh". The state holds tokens and keys: it is a secret.`,
 	set: func(flags *flag.FlagSet) func(*session, []string) error {
 		f := &walletFlags{}
-		f.declare(flags)
+		f.declareFlow(flags)
+		f.declareKeys(flags)
 		flags.StringVar(&f.txCode, "tx-code", "", "the transaction `CODE`; it is asked for on a terminal when the offer wants one")
-		flags.StringVar(&f.out, "out", "", "write credential, key and report to `DIR`")
-		flags.StringVar(&f.algorithm, "key", "ES256", "the fresh key's `ALGORITHM`: ES256, ES384 or EdDSA")
-		flags.StringVar(&f.binding, "binding", "", "name the key in proofs by `METHOD`: jwk, did:jwk or did:key; default: what the issuer supports")
-		flags.StringVar(&f.clientID, "client-id", "", "present this client `ID` instead of staying anonymous")
+		flags.StringVar(&f.state, "state", "", "keep what is needed to go on in `FILE`; default: state.json in --out's folder")
+		flags.BoolVar(&f.dpop, "dpop", true, "bind the access token to a key by DPoP where the server supports it")
+		flags.BoolVar(&f.details, "authorization-details", false, "ask for the credentials with authorization_details, and by credential_identifier then")
 		flags.Var(&f.configurations, "configuration", "take only this offered credential configuration `ID`; may be repeated")
-		flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
 		return func(s *session, args []string) error {
 			link, err := one(args, "the offer's link")
 			if err != nil {
@@ -57,31 +65,90 @@ NAME.report.json. Nothing is overwritten.`,
 	},
 }
 
-// taken is one credential as --json shows it.
-type taken struct {
-	Configuration string           `json:"configuration"`
-	Format        string           `json:"format"`
-	Credential    string           `json:"credential"`
-	Verified      bool             `json:"verified"`
-	File          string           `json:"file,omitempty"`
-	KeyFile       string           `json:"key_file,omitempty"`
-	Report        *verifier.Report `json:"report"`
-	Missing       []string         `json:"missing_mandatory_claims,omitempty"`
+// declareFlow declares what all commands of the wallet share that talk to an issuer.
+func (f *walletFlags) declareFlow(flags *flag.FlagSet) {
+	f.declare(flags)
+	flags.StringVar(&f.out, "out", "", "write credentials, keys and reports to `DIR`")
+	flags.StringVar(&f.clientID, "client-id", "", "present this client `ID` instead of staying anonymous")
+	flags.StringVar(&f.clientKey, "client-key", "", "`FILE` with the client's private key (JWK) for private_key_jwt")
+	flags.StringVar(&f.attester, "attester", "", "`DIR` of a demonstration attester that attests wallet and keys; \"chancery wallet attester\" makes one")
+	flags.IntVar(&f.draft, "attestation-draft", 7, "form of the wallet attestation: draft `7`, which OpenID4VCI 1.0 pins, or 10")
+	flags.DurationVar(&f.wait, "wait", 5*time.Minute, "poll for a deferred credential this `LONG`")
+	flags.BoolVar(&f.noWait, "no-wait", false, "do not wait for a deferred credential: keep the state and end")
+	flags.BoolVar(&f.notify, "notify", true, "notify the issuer that credentials were accepted or failed")
+	flags.BoolVar(&f.encrypt, "encrypt", false, "encrypt requests and responses also where that is not required")
+	flags.StringVar(&f.responseAlg, "response-alg", "", "want encrypted responses with this `ALG` (ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW); default: the issuer's first")
+	flags.StringVar(&f.responseEnc, "response-enc", "", "want encrypted responses with this `ENC` (A128GCM, A256GCM); default: the issuer's first")
+	flags.BoolVar(&f.signed, "signed-metadata", false, "ask for signed metadata too, verify it under --trust and compare it with the plain form")
+	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
 }
 
+// declareKeys declares what the commands share that make keys and prove them.
+func (f *walletFlags) declareKeys(flags *flag.FlagSet) {
+	flags.StringVar(&f.algorithm, "key", "ES256", "the fresh keys' `ALGORITHM`: ES256, ES384 or EdDSA")
+	flags.StringVar(&f.binding, "binding", "", "name the key in proofs by `METHOD`: jwk, did:jwk or did:key; default: what the issuer supports")
+	flags.StringVar(&f.proof, "proof", "", "prove keys by `TYPE`: jwt, attestation or di_vp; default: what the issuer supports")
+	flags.IntVar(&f.keyCount, "keys", 1, "ask for a batch of `N` credentials, each with a key of its own")
+	flags.BoolVar(&f.attestKeys, "key-attestation", false, "add a key attestation to jwt proofs also where none is required")
+	flags.Var(&f.storage, "key-storage", "let the key attestation say `LEVEL` about the keys' storage, like iso_18045_basic; may be repeated")
+	flags.Var(&f.authentication, "user-authentication", "let the key attestation say `LEVEL` about the user's authentication; may be repeated")
+}
+
+// wallet makes the wallet that the flags describe.
 func (f *walletFlags) wallet(s *session) (*wallet.Wallet, error) {
 	client, err := s.client(f.ca)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains([]string{"ES256", "ES384", "EdDSA"}, f.algorithm) {
-		return nil, usage("--key: %q is no algorithm of this wallet: use ES256, ES384 or EdDSA", f.algorithm)
+	for _, choice := range []struct {
+		flag, value, what string
+		allowed           []string
+	}{
+		{"--key", f.algorithm, "algorithm", []string{"", "ES256", "ES384", "EdDSA"}},
+		{"--binding", f.binding, "method", []string{"", "jwk", "did:jwk", "did:key"}},
+		{"--proof", f.proof, "proof type", []string{"", "jwt", "attestation", "di_vp"}},
+		{"--response-alg", f.responseAlg, "algorithm", []string{"", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"}},
+		{"--response-enc", f.responseEnc, "encryption", []string{"", "A128GCM", "A256GCM"}},
+		{"--attestation-draft", strconv.Itoa(f.draft), "draft", []string{"7", "10"}},
+	} {
+		if !slices.Contains(choice.allowed, choice.value) {
+			return nil, usage("%s: %q is no %s of this wallet: use one of %s", choice.flag, choice.value, choice.what, strings.TrimPrefix(strings.Join(choice.allowed, ", "), ", "))
+		}
 	}
-	if !slices.Contains([]string{"", "jwk", "did:jwk", "did:key"}, f.binding) {
-		return nil, usage("--binding: %q is no method of this wallet: use jwk, did:jwk or did:key", f.binding)
+	if f.keyCount < 0 || f.keyCount > 1000 {
+		return nil, usage("--keys: %d is no number from 1 to 1000", f.keyCount)
 	}
-	return &wallet.Wallet{HTTP: client, Algorithm: f.algorithm, Binding: wallet.Binding(f.binding), ClientID: f.clientID,
-		Configurations: f.configurations, TransactionCode: s.askTransactionCode, Now: s.Now}, nil
+	options, err := f.options(s)
+	if err != nil {
+		return nil, err
+	}
+	w := &wallet.Wallet{HTTP: client, Algorithm: f.algorithm, Binding: wallet.Binding(f.binding), Proof: wallet.ProofType(f.proof), Keys: f.keyCount,
+		ClientID: f.clientID, KeyAttestation: f.attestKeys, KeyStorage: f.storage, UserAuthentication: f.authentication, NoDPoP: !f.dpop,
+		AuthorizationDetails: f.details, Encrypt: f.encrypt || f.responseAlg != "" || f.responseEnc != "", ResponseAlgorithm: f.responseAlg, ResponseEncryption: f.responseEnc,
+		SignedMetadata: f.signed, MetadataAnchors: options.Anchors, Configurations: f.configurations, TransactionCode: s.askTransactionCode,
+		Verify: &options, NoNotify: !f.notify, Wait: f.wait, Now: s.Now}
+	if f.draft == 10 {
+		w.AttestationDraft = wallet.Draft10
+	}
+	if f.noWait {
+		w.Wait = 0
+	}
+	if f.state != "" {
+		w.Keep = f.keep
+	}
+	if f.clientKey != "" {
+		data, err := s.readFile(f.clientKey, "--client-key")
+		if err != nil {
+			return nil, err
+		}
+		if w.ClientKey, w.ClientKeyID, err = wallet.ParsePrivateJWK(data); err != nil {
+			return nil, fmt.Errorf("--client-key: %s: %w", f.clientKey, err)
+		}
+	}
+	if f.attester != "" {
+		w.Attester, err = readAttester(f.attester)
+	}
+	return w, err
 }
 
 // askTransactionCode asks on a terminal; elsewhere the flag is the way.
@@ -96,11 +163,13 @@ func (s *session) askTransactionCode(c wallet.TxCode) (string, error) {
 }
 
 func (f *walletFlags) accept(s *session, link string) error {
-	w, err := f.wallet(s)
-	if err != nil {
-		return err
+	if f.state == "" && f.out != "" {
+		f.state = filepath.Join(f.out, stateFile)
 	}
-	o, err := f.options(s)
+	if f.noWait && f.state == "" {
+		return usage("--no-wait: give --state or --out, so that the credential can be fetched later")
+	}
+	w, err := f.wallet(s)
 	if err != nil {
 		return err
 	}
@@ -108,184 +177,35 @@ func (f *walletFlags) accept(s *session, link string) error {
 	if err != nil {
 		return err
 	}
-	if f.out != "" {
-		if err := f.prepareOut(offer); err != nil {
-			return err
-		}
-	}
-	result, err := w.Take(s.ctx, offer, f.txCode)
-	if err != nil {
+	if err := f.prepare(offer.Configurations); err != nil {
 		return err
 	}
-	return f.finish(s, result, o)
+	result, err := w.Take(s.ctx, offer, f.txCode)
+	return f.finish(s, result, err)
 }
 
-// finish judges, keeps and shows what was issued.
-func (f *walletFlags) finish(s *session, result *wallet.Result, o verifier.Options) error {
-	good := true
-	var all []taken
-	for _, c := range result.Credentials {
-		t, err := f.judge(s, c, o)
-		if err != nil {
-			return err
-		}
-		if f.out != "" {
-			if err := t.write(f.out, c); err != nil {
-				return err
-			}
-		}
-		good = good && t.Verified
-		all = append(all, *t)
-		if !f.asJSON {
-			f.show(s, result, c, t)
+// prepare makes the folder and refuses to overwrite before a code is spent.
+func (f *walletFlags) prepare(configurations []string) error {
+	if f.state != "" {
+		if _, err := os.Stat(f.state); err == nil {
+			return fmt.Errorf("--state: %s exists: go on with it, or choose another file", f.state)
 		}
 	}
-	if f.asJSON {
-		if err := printJSON(s.Stdout, map[string]any{"issuer": result.Metadata.Issuer, "credentials": all}); err != nil {
-			return err
-		}
-	}
-	if !good {
-		return errFailed
-	}
-	return nil
+	return f.prepareOut(configurations)
 }
 
-// prepareOut makes the folder and refuses to overwrite before the code is spent.
-func (f *walletFlags) prepareOut(offer *wallet.Offer) error {
+func (f *walletFlags) prepareOut(configurations []string) error {
+	if f.out == "" {
+		return nil
+	}
 	if err := os.MkdirAll(f.out, 0o700); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	for _, id := range offer.Configurations {
+	for _, id := range configurations {
 		found, err := filepath.Glob(filepath.Join(f.out, safeName(id)+".*"))
 		if err == nil && len(found) > 0 {
 			return fmt.Errorf("--out: %s exists: choose another folder", found[0])
 		}
 	}
 	return nil
-}
-
-// judge verifies a credential that was just issued. Without --trust the check
-// of the issuer is left out of the verdict.
-func (f *walletFlags) judge(s *session, c wallet.Credential, o verifier.Options) (*taken, error) {
-	o.Fresh, o.Type, o.Now = true, c.Metadata.Type, s.Now()
-	if c.Key != nil {
-		o.Holder = c.Key.Public()
-	}
-	report, err := verifier.Verify(s.ctx, []byte(c.Text), o)
-	if err != nil {
-		return nil, fmt.Errorf("credential %s: %w", c.Configuration, err)
-	}
-	t := &taken{Configuration: c.Configuration, Format: c.Metadata.Format, Credential: c.Text, Report: report, Verified: report.Verified}
-	if string(report.Format) != c.Metadata.Format {
-		return nil, fmt.Errorf("credential %s: it is %s, the metadata says %s", c.Configuration, report.Format, c.Metadata.Format)
-	}
-	if len(f.trust) == 0 && len(f.keys) == 0 {
-		t.Verified = true
-		for _, failure := range report.Failures() {
-			if failure.Name != "issuer trusted" {
-				t.Verified = false
-			}
-		}
-	}
-	var paths [][]string
-	for _, claim := range report.Claims {
-		paths = append(paths, claim.Path)
-	}
-	if t.Missing = c.Metadata.Missing(paths); len(t.Missing) > 0 {
-		t.Verified = false
-	}
-	return t, nil
-}
-
-func (f *walletFlags) show(s *session, result *wallet.Result, c wallet.Credential, t *taken) {
-	name := c.Metadata.Name
-	if name == "" {
-		name = c.Configuration
-	}
-	from := result.Metadata.Issuer
-	if result.Metadata.Name != "" {
-		from = result.Metadata.Name + ", " + from
-	}
-	fmt.Fprintf(s.Stdout, "%s\n  from %s\n\n", printable(name), printable(from))
-	showCredential(s.Stdout, t.Report)
-	fmt.Fprintln(s.Stdout)
-	for _, failure := range t.Report.Failures() {
-		if failure.Name == "issuer trusted" && len(f.trust) == 0 && len(f.keys) == 0 {
-			continue
-		}
-		fmt.Fprintln(s.Stdout, fill("FAILED "+failure.Name+": "+failure.Detail, "  ", columns))
-	}
-	if len(t.Missing) > 0 {
-		fmt.Fprintln(s.Stdout, fill("FAILED mandatory claims are missing: "+strings.Join(t.Missing, ", "), "  ", columns))
-	}
-	switch {
-	case !t.Verified:
-		fmt.Fprintln(s.Stdout, "  NOT VERIFIED")
-	case len(f.trust) == 0 && len(f.keys) == 0:
-		fmt.Fprintln(s.Stdout, "  Everything fits; whether the issuer is to be trusted was not asked (--trust)")
-	default:
-		passed := 0
-		for _, check := range t.Report.Checks {
-			if check.Outcome == verifier.Passed {
-				passed++
-			}
-		}
-		fmt.Fprintf(s.Stdout, "  VERIFIED: %d checks passed\n", passed)
-	}
-	if t.File != "" {
-		fmt.Fprintf(s.Stdout, "  Kept in %s\n", t.File)
-	}
-}
-
-// write keeps credential, key and report; none may exist already.
-func (t *taken) write(dir string, c wallet.Credential) error {
-	base := filepath.Join(dir, safeName(c.Configuration))
-	t.File = base + extensions[t.Format]
-	if extensions[t.Format] == "" {
-		t.File = base + ".credential"
-	}
-	if err := writeNew(t.File, []byte(c.Text)); err != nil {
-		return err
-	}
-	if c.Key != nil {
-		jwk, err := wallet.PrivateJWK(c.Key)
-		if err != nil {
-			return err
-		}
-		t.KeyFile = base + ".key.json"
-		if err := writeNew(t.KeyFile, append(jwk, '\n')); err != nil {
-			return err
-		}
-	}
-	var text strings.Builder
-	if err := printJSON(&text, t.Report); err != nil {
-		return err
-	}
-	return writeNew(base+".report.json", []byte(text.String()))
-}
-
-// writeNew creates a file that only its owner reads; it must not exist.
-func writeNew(path string, data []byte) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	return errors.Join(err, file.Close())
-}
-
-// safeName makes a file name of a stranger's identifier.
-func safeName(id string) string {
-	name := strings.Map(func(r rune) rune {
-		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", r) {
-			return r
-		}
-		return '_'
-	}, id)
-	name = strings.TrimLeft(name, ".")
-	if name == "" || len(name) > 128 {
-		return "credential"
-	}
-	return name
 }

@@ -3,213 +3,145 @@ package wallet
 import (
 	"context"
 	"crypto"
-	"encoding/json"
-	"errors"
 	"net/http"
-	"net/url"
-	"slices"
-	"strings"
 )
 
-// token is the token response (OpenID4VCI 1.0 §6.2).
-type token struct {
-	access string
-	// identifiers are credential_identifiers by configuration, when the server
-	// answered with authorization_details; then they must be used (§8.2).
-	identifiers map[string][]string
+// flow is one run of the wallet against one issuer; one goroutine owns it.
+type flow struct {
+	w      *Wallet
+	m      *Metadata
+	s      *State
+	result *Result
+	// method is how the client authenticates at the token endpoint.
+	method string
+	// dpop signs DPoP proofs and instance proofs of possession of the wallet
+	// attestation; nil means that there are none.
+	dpop, instance crypto.Signer
+	// tokenNonce and resourceNonce are the newest DPoP-Nonce of the
+	// authorization server and of the issuer: two namespaces (RFC 9449 §8.2).
+	tokenNonce, resourceNonce string
+	// attestationChallenge is the newest that the authorization server gave.
+	attestationChallenge string
 }
 
-// token redeems the code.
-func (w *Wallet) token(ctx context.Context, offer *Offer, m *Metadata, txCode string) (*token, error) {
-	form := url.Values{"grant_type": {grantType}, "pre-authorized_code": {offer.Code}}
-	if txCode != "" {
-		form.Set("tx_code", txCode)
-	}
-	if w.ClientID != "" {
-		form.Set("client_id", w.ClientID)
-	}
-	a, err := w.do(ctx, StepToken, http.MethodPost, m.TokenEndpoint,
-		map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, []byte(form.Encode()))
+// begin reads the metadata.
+func (w *Wallet) begin(ctx context.Context, s *State) (*flow, error) {
+	m, err := w.metadata(ctx, s.Issuer, s.Server)
 	if err != nil {
 		return nil, err
 	}
-	object, err := a.secret()
-	if err != nil {
-		return nil, err
-	}
-	t := &token{identifiers: map[string][]string{}}
-	if t.access, err = text(object, "access_token"); err != nil {
-		return nil, a.wrong("%v", err)
-	}
-	if kind, _ := object["token_type"].(string); !strings.EqualFold(kind, "Bearer") {
-		return nil, a.wrong("token_type is not Bearer")
-	}
-	lifetime, _ := object["expires_in"].(json.Number)
-	if seconds, err := lifetime.Int64(); err != nil || seconds < 1 || seconds > 300 {
-		return nil, a.wrong("expires_in is no number from 1 to 300, the limit for Bearer tokens (OpenID4VCI 1.0 §13.10)")
-	}
-	if details, found := object["authorization_details"]; found {
-		if err := t.details(details); err != nil {
-			return nil, a.wrong("authorization_details: %v", err)
-		}
-	}
-	return t, nil
+	return &flow{w: w, m: m, s: s, result: &Result{Metadata: m, State: s}}, nil
 }
 
-// details reads credential_identifiers out of authorization_details.
-func (t *token) details(value any) error {
-	list, _ := value.([]any)
-	if len(list) == 0 {
-		return errors.New("empty or no array")
-	}
-	for _, item := range list {
-		entry, _ := item.(map[string]any)
-		if entry["type"] != "openid_credential" {
-			continue
+// finish asks for every credential, and waits for those that are deferred.
+func (f *flow) finish(ctx context.Context) (*Result, error) {
+	for _, id := range f.s.Configurations {
+		if _, found := f.m.Configurations[id]; !found {
+			return f.result, wrong(StepMetadata, "the configuration %q is no longer in credential_configurations_supported", id)
 		}
-		id, err := text(entry, "credential_configuration_id")
-		if err != nil {
-			return err
+		identifiers := f.s.Identifiers[id]
+		if len(identifiers) == 0 {
+			identifiers = []string{""}
 		}
-		if t.identifiers[id], err = texts(entry, "credential_identifiers"); err != nil {
-			return err
+		for _, identifier := range identifiers {
+			if err := f.issue(ctx, id, identifier); err != nil {
+				return f.result, err
+			}
 		}
 	}
-	return nil
+	return f.result, f.collect(ctx)
 }
 
-// secret expects a 200 with JSON that no cache may keep.
-func (a *answer) secret() (map[string]any, error) {
-	if err := a.want(http.StatusOK); err != nil {
-		return nil, err
+// keep hands the state to whoever keeps it.
+func (f *flow) keep() error {
+	if f.w.Keep == nil {
+		return nil
 	}
-	if err := a.noStore(); err != nil {
-		return nil, err
-	}
-	return a.object()
+	return f.w.Keep(f.s)
 }
 
-// nonce asks for a c_nonce (OpenID4VCI 1.0 §7).
-func (w *Wallet) nonce(ctx context.Context, m *Metadata) (string, error) {
-	a, err := w.do(ctx, StepNonce, http.MethodPost, m.NonceEndpoint, nil, nil)
-	if err != nil {
-		return "", err
-	}
-	object, err := a.secret()
-	if err != nil {
-		return "", err
-	}
-	nonce, err := text(object, "c_nonce")
-	if err != nil {
-		return "", a.wrong("%v", err)
-	}
-	return nonce, nil
-}
-
-// credential asks for one credential. A nonce that the issuer no longer takes
-// is replaced once (OpenID4VCI 1.0 §8.3.1.2 invalid_nonce).
-func (w *Wallet) credential(ctx context.Context, m *Metadata, t *token, id string) (*Credential, error) {
-	c := m.Configurations[id]
-	var key crypto.Signer
-	var err error
-	if len(c.Bindings) > 0 {
-		if key, err = w.newKey(c); err != nil {
-			return nil, &Error{Step: StepCredential, Err: err}
+// send sends a request with what proves possession of the wallet's keys. A
+// server that wants its DPoP nonce or its attestation challenge in them gets
+// the request once more (RFC 9449 §8, §9; ABCA-07 §6.2, §8).
+func (f *flow) send(ctx context.Context, r request) (*answer, error) {
+	for asked := map[string]bool{}; ; {
+		dressed := r.clone()
+		if err := f.dress(&dressed); err != nil {
+			return nil, failed(r.step, err)
 		}
-	}
-	for attempt := 1; ; attempt++ {
-		credential, err := w.request(ctx, m, t, id, key)
-		var failure *Error
-		if attempt == 1 && errors.As(err, &failure) && failure.Code == "invalid_nonce" {
-			continue
-		}
-		return credential, err
-	}
-}
-
-func (w *Wallet) request(ctx context.Context, m *Metadata, t *token, id string, key crypto.Signer) (*Credential, error) {
-	c := m.Configurations[id]
-	body := map[string]any{"credential_configuration_id": id}
-	if identifiers := t.identifiers[id]; len(identifiers) > 0 {
-		body = map[string]any{"credential_identifier": identifiers[0]}
-	}
-	if key != nil {
-		nonce, err := w.nonce(ctx, m)
+		a, err := f.w.do(ctx, dressed)
 		if err != nil {
 			return nil, err
 		}
-		proof, err := w.proof(c, key, m.Issuer, nonce)
+		again, err := f.observe(a)
 		if err != nil {
-			return nil, &Error{Step: StepCredential, Err: err}
+			return nil, err
 		}
-		body["proofs"] = map[string]any{"jwt": []string{proof}}
+		if again == "" || asked[again] {
+			return a, nil
+		}
+		asked[again] = true
 	}
-	data, err := json.Marshal(body)
-	if err != nil {
-		return nil, &Error{Step: StepCredential, Err: err}
-	}
-	a, err := w.do(ctx, StepCredential, http.MethodPost, m.CredentialEndpoint,
-		map[string]string{"Content-Type": "application/json", "Authorization": "Bearer " + t.access}, data)
-	if err != nil {
-		return nil, err
-	}
-	if a.status == http.StatusAccepted {
-		return nil, a.wrong("the issuer defers the credential, which this wallet does not wait for")
-	}
-	object, err := a.secret()
-	if err != nil {
-		return nil, err
-	}
-	credential, err := parseResponse(object)
-	if err != nil {
-		return nil, a.wrong("%v", err)
-	}
-	credential.Configuration, credential.Metadata, credential.Key = id, c, key
-	return credential, nil
 }
 
-// parseResponse checks an immediate Credential Response for one key (OpenID4VCI 1.0 §8.3).
-func parseResponse(object map[string]any) (*Credential, error) {
-	for _, name := range []string{"transaction_id", "interval"} {
-		if _, found := object[name]; found {
-			return nil, errors.New(name + " must not come with credentials")
+// dress adds the access token and fresh proofs of possession.
+func (f *flow) dress(r *request) error {
+	if r.fresh != nil {
+		if err := r.fresh(r); err != nil {
+			return err
 		}
 	}
-	for _, name := range []string{"credential", "c_nonce", "c_nonce_expires_in"} {
-		if _, found := object[name]; found {
-			return nil, errors.New(name + " is a member of drafts only")
-		}
+	token := ""
+	if r.step.protected() {
+		token = f.s.AccessToken
+		r.header["Authorization"] = f.s.TokenType + " " + token
 	}
-	list, _ := object["credentials"].([]any)
-	if len(list) != 1 {
-		return nil, errors.New("credentials is no array of one credential, for one key")
+	if f.dpop == nil || r.step != StepToken && f.s.TokenType != dpop {
+		return nil
 	}
-	entry, _ := list[0].(map[string]any)
-	value, err := text(entry, "credential")
-	if err != nil {
-		return nil, err
+	nonce := f.resourceNonce
+	if r.step == StepToken {
+		nonce = f.tokenNonce
 	}
-	c := &Credential{Text: value}
-	if _, found := object["notification_id"]; found {
-		c.Notification, err = text(object, "notification_id")
-	}
-	return c, err
+	proof, err := f.w.dpopProof(f.dpop, r, token, nonce)
+	r.header["DPoP"] = proof
+	return err
 }
 
-// binding returns how the proof names its key for a configuration.
-func (w *Wallet) binding(c Configuration) (Binding, error) {
-	supports := func(b Binding) bool {
-		return slices.Contains(c.Bindings, string(b)) || b == JWK && slices.Contains(c.Bindings, "cose_key")
+// observe takes nonce and challenge from an answer and returns the error that
+// asks for the request once more with them.
+func (f *flow) observe(a *answer) (string, error) {
+	nonces, challenges := a.header.Values("DPoP-Nonce"), a.header.Values("OAuth-Client-Attestation-Challenge")
+	if len(nonces) > 1 || len(challenges) > 1 {
+		return "", a.wrong("DPoP-Nonce or OAuth-Client-Attestation-Challenge is there twice")
 	}
-	order := []Binding{JWK, DIDJWK, DIDKey}
-	if c.Format == "jwt_vc_json" {
-		order = []Binding{DIDJWK, DIDKey, JWK}
+	if len(nonces) == 1 {
+		if a.step == StepToken {
+			f.tokenNonce = nonces[0]
+		} else {
+			f.resourceNonce = nonces[0]
+		}
 	}
-	if w.Binding != Automatic {
-		order = []Binding{w.Binding}
+	if len(challenges) == 1 {
+		f.attestationChallenge = challenges[0]
 	}
-	if i := slices.IndexFunc(order, supports); i >= 0 {
-		return order[i], nil
+	if a.status != http.StatusBadRequest && a.status != http.StatusUnauthorized {
+		return "", nil
 	}
-	return "", errors.New("the issuer binds to none of the wallet's methods: it takes " + strings.Join(c.Bindings, ", "))
+	switch code := a.failure().Code; code {
+	case "use_dpop_nonce":
+		if len(nonces) == 0 {
+			return "", a.wrong("use_dpop_nonce without DPoP-Nonce (RFC 9449 §8, §9)")
+		}
+		if a.step.protected() && a.status != http.StatusUnauthorized || a.step == StepToken && a.status != http.StatusBadRequest {
+			return "", a.wrong("use_dpop_nonce with another status than 400 at the token endpoint, 401 elsewhere (RFC 9449 §8, §9)")
+		}
+		return code, nil
+	case "use_attestation_challenge":
+		if len(challenges) == 0 {
+			return "", a.wrong("use_attestation_challenge without OAuth-Client-Attestation-Challenge (ABCA-07 §6.2)")
+		}
+		return code, nil
+	}
+	return "", nil
 }

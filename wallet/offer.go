@@ -54,10 +54,10 @@ func (c TxCode) String() string {
 func (w *Wallet) Resolve(ctx context.Context, link string) (*Offer, error) {
 	value, reference, err := ParseLink(link)
 	if err != nil {
-		return nil, &Error{Step: StepOffer, Err: err}
+		return nil, failed(StepOffer, err)
 	}
 	if reference != "" {
-		answer, err := w.do(ctx, StepOffer, http.MethodGet, reference, nil, nil)
+		answer, err := w.do(ctx, request{step: StepOffer, method: http.MethodGet, target: reference})
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +68,7 @@ func (w *Wallet) Resolve(ctx context.Context, link string) (*Offer, error) {
 	}
 	offer, err := ParseOffer(value)
 	if err != nil {
-		return nil, &Error{Step: StepOffer, Err: err}
+		return nil, failed(StepOffer, err)
 	}
 	return offer, nil
 }

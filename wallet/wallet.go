@@ -1,20 +1,27 @@
 // Package wallet is a demonstration wallet: it takes a Credential Offer through
-// OpenID4VCI 1.0's pre-authorized code flow over real HTTPS, with a fresh key
-// for each credential, and is as picky as a wallet may be. Whatever an answer
-// gets wrong ends the flow with an [Error] that names the step.
+// OpenID4VCI 1.0's pre-authorized code flow over real HTTPS, with fresh keys,
+// and is as picky as a wallet may be. Whatever an answer gets wrong ends the
+// flow with an [Error] that names the step.
 //
-// It shares no code with the appliance. It keeps nothing: credential and key
-// are returned to the caller.
+// What the issuer advertises is used: DPoP, client attestation (with an
+// [Attester]), key attestations, encryption where it is required. Several keys
+// bring several credentials; a deferred credential is polled for, or its
+// [State] is kept for [Wallet.Resume]. With Verify set each credential is
+// verified and the issuer notified of the outcome.
+//
+// It shares no code with the appliance. It keeps nothing: credentials, keys and
+// state are returned to the caller.
 package wallet
 
 import (
 	"context"
 	"crypto"
-	"fmt"
+	"crypto/x509"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
+
+	"chancery/verifier"
 )
 
 // Binding is how a proof names the wallet's key (OpenID4VCI 1.0 App. F.1).
@@ -29,28 +36,95 @@ const (
 	DIDKey    Binding = "did:key"
 )
 
+// ProofType is a kind of key proof (OpenID4VCI 1.0 App. F).
+type ProofType string
+
+// The proof types. AnyProof takes the first of these that the issuer takes.
+const (
+	AnyProof         ProofType = ""
+	ProofJWT         ProofType = "jwt"
+	ProofAttestation ProofType = "attestation"
+	ProofDIVP        ProofType = "di_vp"
+)
+
+// Draft is a version of draft-ietf-oauth-attestation-based-client-auth.
+type Draft int
+
+// The drafts that the wallet speaks: Draft07 is the one that OpenID4VCI 1.0
+// pins; Draft10 has no iss in attestation and proof of possession.
+const (
+	Draft07 Draft = 0
+	Draft10 Draft = 10
+)
+
 // Wallet takes offers. Its fields must not change while it is in use.
 type Wallet struct {
 	// HTTP makes the requests; its TLS configuration says which servers are
 	// trusted. Redirects are never followed, whatever it says.
 	HTTP *http.Client
-	// Algorithm signs the proofs: ES256 (default), ES384 or EdDSA.
+	// Algorithm is that of the credentials' keys: ES256 (default), ES384 or EdDSA.
 	Algorithm string
 	// Binding is how proofs name the key.
 	Binding Binding
+	// Proof is the proof type to use.
+	Proof ProofType
+	// Keys is how many keys, and so how many credentials, each request is for;
+	// 0 means one.
+	Keys int
 	// ClientID is sent to the token endpoint when not empty; otherwise the
-	// wallet is anonymous.
+	// wallet is anonymous, unless it has an Attester.
 	ClientID string
+	// ClientKey authenticates the client by private_key_jwt (RFC 7523 §2.2);
+	// ClientKeyID, when not empty, is the kid of its assertions.
+	ClientKey   crypto.Signer
+	ClientKeyID string
+	// Attester attests the wallet and its keys, where the issuer takes that.
+	Attester *Attester
+	// AttestationDraft is the form of the wallet's attestation.
+	AttestationDraft Draft
+	// KeyAttestation adds a key attestation to jwt proofs also where none is required.
+	KeyAttestation bool
+	// KeyStorage and UserAuthentication are what key attestations say
+	// (OpenID4VCI 1.0 App. D.2), for instance iso_18045_basic.
+	KeyStorage, UserAuthentication []string
+	// NoDPoP asks for Bearer tokens even when the server supports DPoP (RFC 9449).
+	NoDPoP bool
+	// AuthorizationDetails asks for the credentials with authorization_details
+	// (OpenID4VCI 1.0 §5.1.1).
+	AuthorizationDetails bool
+	// Encrypt encrypts requests and responses also where that is not required.
+	Encrypt bool
+	// ResponseAlgorithm and ResponseEncryption are the alg and enc of encrypted
+	// responses; empty takes the first of the issuer's that the wallet has.
+	ResponseAlgorithm, ResponseEncryption string
+	// SignedMetadata asks for signed metadata too and compares it with the
+	// plain form; its certificate must lead to one of MetadataAnchors, if there are any.
+	SignedMetadata  bool
+	MetadataAnchors []*x509.Certificate
 	// Configurations, when not empty, limits which of the offered ones are taken.
 	Configurations []string
 	// TransactionCode asks the person for the code; it gets what the offer says
 	// about it. nil means that no code is at hand.
 	TransactionCode func(TxCode) (string, error)
+	// Verify, when not nil, says how credentials are verified; its Now, Holder,
+	// Type and Fresh are the wallet's to set. Without anchors and issuer keys
+	// everything but the trust in the issuer is judged. nil verifies nothing
+	// and so notifies nobody.
+	Verify *verifier.Options
+	// NoNotify leaves out notifications.
+	NoNotify bool
+	// Wait is how long a deferred credential is polled for.
+	Wait time.Duration
+	// Keep, when not nil, is called whenever there is something to keep: a
+	// deferred transaction, a new refresh token.
+	Keep func(*State) error
+	// Sleep waits between polls; nil means a timer.
+	Sleep func(context.Context, time.Duration) error
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// Credential is what one credential request brought.
+// Credential is one credential that was issued.
 type Credential struct {
 	Configuration string
 	Metadata      Configuration
@@ -60,76 +134,25 @@ type Credential struct {
 	Key crypto.Signer
 	// Notification is the notification_id, if the issuer gave one.
 	Notification string
+	// Report is what the verifier found; nil when it was not asked or the text
+	// is no credential.
+	Report *verifier.Report
+	// Problem is what the wallet found wrong beyond the report; empty when nothing.
+	Problem string
+	// Missing are the mandatory claims that are not there, as "a.b".
+	Missing []string
+	// Accepted says that the credential is what was asked for.
+	Accepted bool
 }
 
-// Result is a taken offer.
+// Result is a taken offer, as far as it came.
 type Result struct {
-	Offer       *Offer
 	Metadata    *Metadata
 	Credentials []Credential
-}
-
-// Step names a part of the flow in errors.
-type Step string
-
-// The steps, in order.
-const (
-	StepOffer      Step = "offer"
-	StepMetadata   Step = "issuer metadata"
-	StepServer     Step = "authorization server metadata"
-	StepToken      Step = "token"
-	StepNonce      Step = "nonce"
-	StepCredential Step = "credential"
-)
-
-// Error ends a flow. Code and Description are the server's own words, when it
-// answered with an error object.
-type Error struct {
-	Step        Step
-	Status      int    // HTTP status; 0 when there was no answer
-	Code        string // the error member, for instance "invalid_grant"
-	Description string // the error_description member
-	Problem     string // what the wallet found wrong
-	// RetryAfter is the server's Retry-After header; empty when absent.
-	RetryAfter string
-	Err        error
-}
-
-// Error tells step, status, the server's error and the wallet's finding.
-func (e *Error) Error() string {
-	text := string(e.Step) + ":"
-	if e.Status != 0 {
-		text += fmt.Sprintf(" HTTP %d", e.Status)
-	}
-	if e.Code != "" {
-		text += " " + e.Code
-	}
-	if e.Description != "" {
-		text += fmt.Sprintf(" (%s)", e.Description)
-	}
-	for _, part := range []string{e.Problem, retryText(e.RetryAfter)} {
-		if part != "" {
-			text = strings.TrimSuffix(text, ";") + " " + part + ";"
-		}
-	}
-	if e.Err != nil {
-		text += " " + e.Err.Error()
-	}
-	return strings.TrimRight(text, ":; ")
-}
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
-
-func retryText(after string) string {
-	if after == "" {
-		return ""
-	}
-	return "try again after " + after + " s"
-}
-
-func wrong(step Step, format string, args ...any) *Error {
-	return &Error{Step: step, Problem: fmt.Sprintf(format, args...)}
+	// State continues the flow: with what is pending, and with the refresh token.
+	State *State
+	// Unnotified are the notifications that failed.
+	Unnotified []error
 }
 
 // Accept takes the offer behind a link and returns the credentials. txCode is
@@ -143,32 +166,57 @@ func (w *Wallet) Accept(ctx context.Context, link, txCode string) (*Result, erro
 	return w.Take(ctx, offer, txCode)
 }
 
-// Take is [Wallet.Accept] for an offer that was resolved already.
+// Take is [Wallet.Accept] for an offer that was resolved already. After an
+// error the result, when not nil, holds what was issued before it.
 func (w *Wallet) Take(ctx context.Context, offer *Offer, txCode string) (*Result, error) {
-	metadata, err := w.metadata(ctx, offer)
+	f, err := w.begin(ctx, &State{Issuer: offer.Issuer, Server: offer.AuthorizationServer, ClientID: w.ClientID})
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := w.choose(offer, metadata)
-	if err != nil {
+	if f.s.Configurations, err = w.choose(offer, f.m); err != nil {
 		return nil, err
 	}
 	if txCode, err = w.transactionCode(offer, txCode); err != nil {
 		return nil, err
 	}
-	token, err := w.token(ctx, offer, metadata, txCode)
+	if err := f.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	if err := f.redeem(ctx, offer, txCode); err != nil {
+		return nil, err
+	}
+	return f.finish(ctx)
+}
+
+// Resume fetches the deferred credentials of a state.
+func (w *Wallet) Resume(ctx context.Context, state *State) (*Result, error) {
+	f, err := w.begin(ctx, state)
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{Offer: offer, Metadata: metadata}
-	for _, id := range chosen {
-		credential, err := w.credential(ctx, metadata, token, id)
-		if err != nil {
-			return result, err
-		}
-		result.Credentials = append(result.Credentials, *credential)
+	if err := f.authenticate(ctx); err != nil {
+		return nil, err
 	}
-	return result, nil
+	return f.result, f.collect(ctx)
+}
+
+// Refresh redeems the state's refresh token and asks for its credentials anew,
+// with new keys (OpenID4VCI 1.0 §14.5).
+func (w *Wallet) Refresh(ctx context.Context, state *State) (*Result, error) {
+	if state.RefreshToken == "" {
+		return nil, wrong(StepToken, "the issuer gave no refresh token")
+	}
+	f, err := w.begin(ctx, state)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	if err := f.refresh(ctx); err != nil {
+		return nil, err
+	}
+	return f.finish(ctx)
 }
 
 // choose returns the configurations to ask for, each known to the metadata.
@@ -209,4 +257,18 @@ func (w *Wallet) now() time.Time {
 		return time.Now()
 	}
 	return w.Now()
+}
+
+func (w *Wallet) sleep(ctx context.Context, d time.Duration) error {
+	if w.Sleep != nil {
+		return w.Sleep(ctx, d)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
