@@ -1,0 +1,94 @@
+// Package replay remembers the identifiers of tokens that may be used once, for
+// as long as they could be used: jti of DPoP proofs, of proofs of possession,
+// of client assertions. It keeps hashes alone, in memory and bounded.
+//
+// After a restart nothing is remembered: a token seen just before may be shown
+// once more within its window. What it is good for, a code or a nonce, is
+// single-use in the database for itself.
+package replay
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Key is the hash of an identifier in its context.
+type Key [16]byte
+
+// NewKey hashes parts, none of which can pass for another's end or beginning.
+func NewKey(parts ...string) Key {
+	h := sha256.New()
+	var length [8]byte
+	for _, part := range parts {
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		h.Write(length[:])
+		h.Write([]byte(part))
+	}
+	return Key(h.Sum(nil)[:len(Key{})])
+}
+
+// Errors of [Cache.Add].
+var (
+	// ErrSeen: the identifier was used before.
+	ErrSeen = errors.New("it was used before")
+	// ErrFull: no more can be remembered now, so nothing more can be accepted.
+	ErrFull = errors.New("too many are remembered")
+)
+
+// Cache remembers keys. Any number of goroutines may use it.
+type Cache struct {
+	lifetime time.Duration
+	max      int
+
+	mu sync.Mutex // guards what follows
+	// current and older are two generations, each as long as a token can be
+	// used: when current is full of age, older is dropped whole.
+	current, older map[Key]struct{}
+	turned         time.Time
+}
+
+// New returns a cache that remembers a key for at least lifetime, at most max keys.
+// A key takes about 40 bytes.
+//
+// A full cache accepts nothing ([ErrFull]). To forget the oldest instead would
+// let whoever can fill it use a captured token again.
+func New(lifetime time.Duration, max int) *Cache {
+	return &Cache{lifetime: lifetime, max: max, current: map[Key]struct{}{}, older: map[Key]struct{}{}}
+}
+
+// Add remembers a key, or returns [ErrSeen] or [ErrFull].
+func (c *Cache) Add(key Key, now time.Time) error {
+	// The wall clock counts, as it does in tokens: one that is set back makes a
+	// generation longer and forgets nothing.
+	now = now.Round(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age := now.Sub(c.turned); age >= c.lifetime {
+		c.older, c.current = c.current, map[Key]struct{}{}
+		if age >= 2*c.lifetime { // even the newest key is older than lifetime
+			c.older = map[Key]struct{}{}
+		}
+		c.turned = now
+	}
+	if _, seen := c.current[key]; seen {
+		return ErrSeen
+	}
+	if _, seen := c.older[key]; seen {
+		return ErrSeen
+	}
+	if len(c.current)+len(c.older) >= c.max {
+		return ErrFull
+	}
+	c.current[key] = struct{}{}
+	return nil
+}
+
+// Len returns how many keys are remembered.
+func (c *Cache) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.current) + len(c.older)
+}
