@@ -1,17 +1,17 @@
 package oid4vci
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 
 	"chancery/appliance/signer/wire"
-	"chancery/issuance"
 	"chancery/issuance/did"
-	"chancery/issuance/jws"
 )
 
 // signingKey is what a credential needs to know of the key that signs it.
@@ -21,31 +21,60 @@ type signingKey struct {
 	leaf   *x509.Certificate // nil for a DID key
 }
 
-// published is everything that follows from the signer's keys. It does not change.
+// published is everything that follows from the keys: the signer's, and those
+// that requests are encrypted to. It does not change.
 type published struct {
 	generation uint64 // of the identities
 	identities []wire.Identity
+	encryption encryptionMetadata
 	keys       map[string]*signingKey
-	metadata   document
+	metadata   document           // in every language
+	languages  map[string]variant // the metadata by language tag, in lower case
+	tags       []string           // of languages, in order
+	draft      document           // the metadata as older drafts have it; without a body when there is none
+	unsigned   unsignedMetadata
+	signed     signedMetadata
 	crls       map[string]document // by file name
 	iacas      map[string]document
 	dids       map[string]document // by path
 }
 
-// publish derives what is served from the keys.
+// publish derives what is served from the signer's keys alone.
 func (i *Issuer) publish(r wire.IdentitiesResponse) (*published, error) {
-	p := &published{generation: r.Generation, identities: r.Identities, keys: map[string]*signingKey{}, crls: map[string]document{}, iacas: map[string]document{}, dids: map[string]document{}}
+	return i.publishAll(r, encryptionMetadata{})
+}
+
+// publishAll derives what is served from the keys.
+func (i *Issuer) publishAll(r wire.IdentitiesResponse, e encryptionMetadata) (*published, error) {
+	p := &published{generation: r.Generation, identities: r.Identities, encryption: e, keys: map[string]*signingKey{}, crls: map[string]document{}, iacas: map[string]document{}, dids: map[string]document{}}
 	for _, id := range r.Identities {
 		if err := p.add(id); err != nil {
 			return nil, fmt.Errorf("key %s: %w", id.Label, err)
 		}
 	}
-	metadata, err := i.buildMetadata(p.keys)
-	if err != nil {
-		return nil, err
+	return p, i.publishMetadata(p)
+}
+
+// update publishes what follows from the keys when they have changed, and signs
+// the metadata when that is due. It is cheap when there is nothing to do. What
+// cannot be signed is told in the log and is no error: there is the unsigned form.
+func (i *Issuer) update(ctx context.Context, r wire.IdentitiesResponse, e encryptionMetadata) error {
+	p := i.published.Load()
+	if len(p.identities) == 0 || p.generation != r.Generation || !reflect.DeepEqual(p.encryption, e) {
+		next, err := i.publishAll(r, e)
+		if err != nil {
+			return err
+		}
+		next.signed = p.signed
+		p = next
+		i.published.Store(p)
 	}
-	p.metadata = metadata
-	return p, nil
+	if s, changed := i.signMetadata(ctx, p); changed {
+		next := *p
+		next.signed = s
+		i.published.Store(&next)
+	}
+	return nil
 }
 
 func (p *published) add(id wire.Identity) (err error) {
@@ -81,90 +110,6 @@ func (p *published) add(id wire.Identity) (err error) {
 		p.dids[u.Path] = newDocument("application/did+json", id.DIDDocument)
 	}
 	return nil
-}
-
-// buildMetadata makes the Credential Issuer Metadata (OpenID4VCI 1.0 §12.2.4).
-// All languages are in it, whatever Accept-Language says (§12.2.2).
-func (i *Issuer) buildMetadata(keys map[string]*signingKey) (document, error) {
-	configurations := map[string]any{}
-	for _, c := range i.ordered {
-		var algorithms []issuance.Algorithm
-		if key := keys[c.Signer]; key != nil {
-			algorithms = append(algorithms, key.Algorithm)
-		}
-		entry := c.Metadata(algorithms)
-		if len(algorithms) == 0 {
-			delete(entry, "credential_signing_alg_values_supported")
-		}
-		configurations[c.ID] = entry
-	}
-	metadata := map[string]any{
-		"credential_issuer":                   i.identifier,
-		"credential_endpoint":                 i.identifier + "/credential",
-		"nonce_endpoint":                      i.identifier + "/nonce",
-		"credential_configurations_supported": configurations,
-	}
-	if batch := i.batchSize(); batch > 1 {
-		metadata["batch_credential_issuance"] = map[string]any{"batch_size": batch}
-	}
-	var display []any
-	for _, d := range i.options.Display {
-		entry := map[string]any{"name": d.Name}
-		if d.Locale != "" {
-			entry["locale"] = d.Locale
-		}
-		if d.LogoURI != "" {
-			logo := map[string]any{"uri": d.LogoURI}
-			if d.LogoAlt != "" {
-				logo["alt_text"] = d.LogoAlt
-			}
-			entry["logo"] = logo
-		}
-		display = append(display, entry)
-	}
-	if len(display) > 0 {
-		metadata["display"] = display
-	}
-	body, err := jws.Marshal(metadata)
-	if err != nil {
-		return document{}, err
-	}
-	return newDocument("application/json", body), nil
-}
-
-// batchSize is the largest of the configurations'; the endpoint holds each
-// request against its own.
-func (i *Issuer) batchSize() int {
-	largest := 1
-	for _, c := range i.ordered {
-		largest = max(largest, c.BatchSize)
-	}
-	return largest
-}
-
-// buildASMetadata makes the authorization server metadata (RFC 8414 §2,
-// OpenID4VCI 1.0 §12.3). Members without elements are left out.
-func (i *Issuer) buildASMetadata() (document, error) {
-	metadata := map[string]any{
-		"issuer":                                          i.identifier,
-		"token_endpoint":                                  i.identifier + "/token",
-		"grant_types_supported":                           []string{GrantType},
-		"token_endpoint_auth_methods_supported":           []string{"none"},
-		"authorization_details_types_supported":           []string{detailType},
-		"pre-authorized_grant_anonymous_access_supported": *i.options.AnonymousAccess,
-	}
-	var ids []string
-	for _, c := range i.ordered {
-		ids = append(ids, c.ID)
-	}
-	if scopes := i.scopes(ids); len(scopes) > 0 {
-		metadata["scopes_supported"] = scopes
-	}
-	body, err := jws.Marshal(metadata)
-	if err != nil {
-		return document{}, err
-	}
-	return newDocument("application/json", body), nil
 }
 
 func (i *Issuer) serveCRL(c *call) string {

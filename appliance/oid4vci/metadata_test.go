@@ -59,10 +59,12 @@ func TestWellKnown(t *testing.T) {
 // metadataRules are what the digest's §3.2 says of each top-level member; a
 // member that is not here must not be there.
 var metadataRules = map[string]func(t *testing.T, id string, v any){
-	"credential_issuer":   func(t *testing.T, id string, v any) { want(t, v == id, "check 23", v) },
-	"credential_endpoint": func(t *testing.T, id string, v any) { want(t, v == id+"/credential", "check 29", v) },
-	"nonce_endpoint":      func(t *testing.T, id string, v any) { want(t, v == id+"/nonce", "check 29, 47", v) },
-	"display":             func(t *testing.T, _ string, v any) { checkDisplay(t, v, false) },
+	"credential_issuer":            func(t *testing.T, id string, v any) { want(t, v == id, "check 23", v) },
+	"credential_endpoint":          func(t *testing.T, id string, v any) { want(t, v == id+"/credential", "check 29", v) },
+	"nonce_endpoint":               func(t *testing.T, id string, v any) { want(t, v == id+"/nonce", "check 29, 47", v) },
+	"deferred_credential_endpoint": func(t *testing.T, id string, v any) { want(t, v == id+"/deferred", "check 29", v) },
+	"notification_endpoint":        func(t *testing.T, id string, v any) { want(t, v == id+"/notification", "check 29", v) },
+	"display":                      func(t *testing.T, _ string, v any) { checkDisplay(t, v, false) },
 	"batch_credential_issuance": func(t *testing.T, _ string, v any) {
 		size, _ := v.(map[string]any)["batch_size"].(float64)
 		want(t, size >= 2 && size == float64(int(size)), "check 43", v)

@@ -1,7 +1,8 @@
 package configuration
 
 import (
-	"sort"
+	"maps"
+	"slices"
 
 	"chancery/issuance"
 )
@@ -30,18 +31,20 @@ func (c *Configuration) BindingMethods() []string {
 
 // Metadata returns the configuration's object in the issuer metadata
 // (OpenID4VCI 1.0 §12.2.4, App. A and B). algorithms are those of the keys that
-// sign it.
+// sign it; without any nothing is said of them.
 func (c *Configuration) Metadata(algorithms []issuance.Algorithm) map[string]any {
-	signing := make([]any, len(algorithms))
-	for i, a := range algorithms {
-		if signing[i] = string(a); c.Format == issuance.FormatMdoc {
-			signing[i] = a.COSE() // A.2.2: COSE identifiers, as numbers
-		}
-	}
 	out := map[string]any{
-		"format": string(c.Format),
-		"credential_signing_alg_values_supported": signing,
-		"credential_metadata":                     map[string]any{"display": c.displayMetadata(), "claims": c.claimsMetadata()},
+		"format":              string(c.Format),
+		"credential_metadata": map[string]any{"display": c.displayMetadata(), "claims": c.claimsMetadata()},
+	}
+	if len(algorithms) > 0 {
+		signing := make([]any, len(algorithms))
+		for i, a := range algorithms {
+			if signing[i] = string(a); c.Format == issuance.FormatMdoc {
+				signing[i] = a.COSE() // A.2.2: COSE identifiers, as numbers
+			}
+		}
+		out["credential_signing_alg_values_supported"] = signing
 	}
 	if c.Bound() { // both or none
 		out["cryptographic_binding_methods_supported"] = c.BindingMethods()
@@ -112,27 +115,28 @@ func (c *Configuration) displayMetadata() []any {
 func (c *Configuration) claimsMetadata() []any {
 	var out []any
 	for _, claim := range c.Claims {
-		path := claim.Path
+		entry := claim.description()
+		entry["path"] = claim.Path
 		if c.Format == issuance.FormatJWTVC {
-			path = append([]string{"credentialSubject"}, path...)
-		}
-		entry := map[string]any{"path": path}
-		if claim.Required || claim.Value != nil || claim.Default != nil {
-			entry["mandatory"] = true
-		}
-		if len(claim.Display) > 0 {
-			locales := make([]string, 0, len(claim.Display))
-			for locale := range claim.Display {
-				locales = append(locales, locale)
-			}
-			sort.Strings(locales)
-			var display []any
-			for _, locale := range locales {
-				display = append(display, map[string]any{"name": claim.Display[locale], "locale": locale})
-			}
-			entry["display"] = display
+			entry["path"] = append([]string{"credentialSubject"}, claim.Path...)
 		}
 		out = append(out, entry)
 	}
 	return out
+}
+
+// description says whether the claim is always there and what it is called.
+func (c *Claim) description() map[string]any {
+	entry := map[string]any{}
+	if c.Required || c.Value != nil || c.Default != nil {
+		entry["mandatory"] = true
+	}
+	var display []any
+	for _, locale := range slices.Sorted(maps.Keys(c.Display)) {
+		display = append(display, map[string]any{"name": c.Display[locale], "locale": locale})
+	}
+	if len(display) > 0 {
+		entry["display"] = display
+	}
+	return entry
 }
