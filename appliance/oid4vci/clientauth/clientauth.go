@@ -131,7 +131,7 @@ func New(o Options) (*Authenticator, error) {
 	}
 	a := &Authenticator{
 		options: o, clients: map[string]Client{},
-		proofs:     replay.New(2*o.Window+time.Second, o.MaxEntries),
+		proofs:     replay.New(2*o.Window+clockSkew, o.MaxEntries),
 		assertions: replay.New(maxAssertionAge+2*clockSkew, o.MaxEntries),
 	}
 	for _, client := range o.Clients {

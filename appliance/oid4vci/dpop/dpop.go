@@ -43,6 +43,9 @@ const (
 	maxJTI   = 1024
 )
 
+// clockStep is how far the clock may be set back without a proof passing twice.
+const clockStep = 10 * time.Second
+
 // Options configure a [Checker].
 type Options struct {
 	// Window is how far a proof's iat may be from now, either way. Default 60 s.
@@ -100,7 +103,7 @@ func New(o Options) *Checker {
 	for n := range c.nonces {
 		c.nonces[n] = challenge.New(o.NonceLifetime)
 		// A proof from the far end of the window is good for two windows.
-		c.seen[n] = replay.New(2*o.Window+time.Second, o.MaxEntries)
+		c.seen[n] = replay.New(2*o.Window+clockStep, o.MaxEntries)
 	}
 	return c
 }

@@ -53,6 +53,11 @@ type Cache struct {
 // New returns a cache that remembers a key for at least lifetime, at most max keys.
 // A key takes about 40 bytes.
 //
+// Time passes as the monotonic clock has it, where the times given have one: a
+// wall clock that leaps ahead forgets nothing. One that is set back makes old
+// tokens acceptable again, so lifetime should have a margin for small steps;
+// after a larger one, what was seen more than a lifetime ago may pass once more.
+//
 // A full cache accepts nothing ([ErrFull]). To forget the oldest instead would
 // let whoever can fill it use a captured token again.
 func New(lifetime time.Duration, max int) *Cache {
@@ -61,9 +66,6 @@ func New(lifetime time.Duration, max int) *Cache {
 
 // Add remembers a key, or returns [ErrSeen] or [ErrFull].
 func (c *Cache) Add(key Key, now time.Time) error {
-	// The wall clock counts, as it does in tokens: one that is set back makes a
-	// generation longer and forgets nothing.
-	now = now.Round(0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if age := now.Sub(c.turned); age >= c.lifetime {
