@@ -265,18 +265,24 @@ func TestStatusSlowServer(t *testing.T) {
 	release := make(chan struct{})
 	s.answer = func(http.ResponseWriter, *http.Request) { <-release }
 	defer close(release)
-	status := s.status(t, func(o *StatusOptions) { o.Timeout = 50 * time.Millisecond })
+	status := s.status(t, func(o *StatusOptions) { o.Timeout = 100 * time.Millisecond })
 	for range 3 {
 		if err := status.Check(context.Background(), claim(s.URL+"/list", 0)); err != ErrUnreachable {
 			t.Error(err)
 		}
 	}
-	if n := s.requests.Load(); n != 1 {
+	// On a busy machine the time may be over before the server sees anything.
+	if n := s.requests.Load(); n > 1 {
 		t.Errorf("asked %d times", n)
 	}
+	s.serve(t, s.header(), s.claims())
+	if err := status.Check(context.Background(), claim(s.URL+"/list", 0)); err != ErrUnreachable {
+		t.Errorf("asked again at once: %v", err)
+	}
 	s.now = s.now.Add(retryAfter)
-	if err := status.Check(context.Background(), claim(s.URL+"/list", 0)); err != ErrUnreachable || s.requests.Load() != 2 {
-		t.Errorf("%v, asked %d times", err, s.requests.Load())
+	status.client.Timeout, status.options.Timeout = time.Minute, time.Minute
+	if err := status.Check(context.Background(), claim(s.URL+"/list", 0)); err != nil {
+		t.Errorf("not asked again: %v", err)
 	}
 }
 
