@@ -65,7 +65,7 @@ func BenchmarkStore(b *testing.B) {
 		if _, err := g.Claims(ctx); err != nil {
 			b.Error(err)
 		}
-		if err := g.Issue(ctx, "pid", []Credential{credential("pid")}); err != nil {
+		if err := g.issued(ctx, "pid", []Credential{credential("pid")}); err != nil {
 			b.Error(err)
 		}
 	}

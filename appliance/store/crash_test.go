@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"chancery/appliance/database"
 )
 
 // crashFile names the database in the environment of the process that is killed.
@@ -20,7 +22,7 @@ const crashFile = "CHANCERY_STORE_CRASH"
 // report is one line of the process that will be killed: what somebody was
 // answered, or events as they reached the log.
 type report struct {
-	What        string // "made", "guessed", "redeemed", "issued", "cancelled" or "events"
+	What        string // "made", "guessed", "redeemed", "issued", "repeated", "deferred", "cancelled" or "events"
 	Offer       string
 	Code        string `json:",omitempty"`
 	Transaction string `json:",omitempty"`
@@ -41,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // crashOptions are those of both processes; the clock is the real one.
 func crashOptions() Options {
-	return Options{DataKeys: newWrapper(make([]byte, 32)).keys(), DataKeyLifetime: 50 * time.Millisecond, Retention: time.Hour, Attempts: testAttempts}
+	return Options{DataKeys: newWrapper(make([]byte, 32)).keys(), DataKeyLifetime: 50 * time.Millisecond, Retention: time.Hour, Attempts: testAttempts, RetryWindow: time.Minute}
 }
 
 // work runs offers through their lives from many callers, and the store's own
@@ -130,19 +132,73 @@ func live(ctx context.Context, s *Store, tell func(report)) error {
 		return nil
 	}
 	for _, id := range n.Configurations[:1+rand.IntN(2)] {
-		g, err := s.Grant(ctx, token.Token)
-		if err != nil {
+		if err := issueSomehow(ctx, s, token, id, tell); err != nil {
 			return err
 		}
-		record := credential(id)
-		err = g.Issue(ctx, id, []Credential{record})
-		g.Release()
-		if err != nil {
-			return err
-		}
-		tell(report{What: "issued", Offer: c.ID, Credential: record.ID})
 	}
 	return nil
+}
+
+// issueSomehow has one configuration issued: at once or after an operator's
+// decision, and perhaps once more.
+func issueSomehow(ctx context.Context, s *Store, token RedeemedToken, id string, tell func(report)) error {
+	g, err := s.Grant(ctx, token.Token)
+	if err != nil {
+		return err
+	}
+	defer g.Release()
+	record := []Credential{credential(id)}
+	if rand.IntN(3) == 0 {
+		transaction, err := g.Defer(ctx, id, Deferred{Holders: []byte(id), Interval: time.Second})
+		if err != nil {
+			return err
+		}
+		tell(report{What: "deferred", Offer: token.Offer, Transaction: transaction})
+		uuid, err := newestDeferred(s, g.id)
+		if err == nil {
+			err = s.DecideDeferred(ctx, uuid, true, "", "registrar")
+		}
+		if err != nil {
+			return err
+		}
+		t, err := g.Transaction(ctx, transaction)
+		if err != nil || string(t.Holders) != id {
+			return fmt.Errorf("the transaction: %v, %v", t, err)
+		}
+		if _, err := g.Complete(ctx, t, record); err != nil {
+			return err
+		}
+	} else if err := g.issued(ctx, id, record); err != nil {
+		return err
+	}
+	tell(report{What: "issued", Offer: token.Offer, Credential: record[0].ID})
+	if rand.IntN(3) > 0 {
+		return nil
+	}
+	g.Release()
+	if g, err = s.Grant(ctx, token.Token); err != nil {
+		return err
+	}
+	defer g.Release()
+	r, err := g.Repeat(ctx, id)
+	if err != nil {
+		return fmt.Errorf("repeat: %w", err)
+	}
+	if _, err := g.Reissue(ctx, r, record); err != nil {
+		return err
+	}
+	tell(report{What: "repeated", Offer: token.Offer, Credential: record[0].ID})
+	return nil
+}
+
+// newestDeferred returns the public identifier of an offer's last deferred credential.
+func newestDeferred(s *Store, offer int64) (string, error) {
+	var uuid []byte
+	err := s.db.Read(context.Background(), func(r *database.Reader) error {
+		_, err := r.Row("SELECT uuid FROM deferred WHERE offer = ? ORDER BY id DESC LIMIT 1", []any{offer}, []any{&uuid})
+		return err
+	})
+	return formatUUID(uuid), err
 }
 
 // answered is what one offer's holder has been told.
@@ -150,6 +206,7 @@ type answered struct {
 	report
 	guesses     int
 	cancelled   bool
+	transaction string // the last, when its credential was not told
 	credentials []string
 }
 
@@ -242,8 +299,10 @@ func (f *fixture) note(told map[string]*answered, r report) {
 		a.guesses++
 	case "redeemed":
 		a.Token = r.Token
-	case "issued":
-		a.credentials = append(a.credentials, r.Credential)
+	case "issued", "repeated":
+		a.credentials, a.transaction = append(a.credentials, r.Credential), ""
+	case "deferred":
+		a.transaction = r.Transaction
 	case "cancelled":
 		a.cancelled = true
 	case "events":
@@ -287,16 +346,23 @@ func (f *fixture) wantAnswered(told map[string]*answered) {
 			f.t.Errorf("redeemed, and %s after the kill", o.State)
 		}
 		tx := a.Transaction
-		if _, err := f.Redeem(ctx, Redemption{Code: a.Code, TransactionCode: &tx, Lifetime: testLifetime}); !errors.Is(err, ErrCode) {
+		if _, err := f.Redeem(ctx, Redemption{Code: a.Code, TransactionCode: &tx, Lifetime: lasting(testLifetime)}); !errors.Is(err, ErrCode) {
 			f.t.Errorf("redeemed again after the kill: %v", err)
 		}
 		g, err := f.Grant(ctx, a.Token)
-		if open := o.State == Redeemed; open != (err == nil) {
+		if open := o.State == Redeemed || o.State == Issued; open != (err == nil) {
 			f.t.Errorf("the token of an offer that is %s: %v", o.State, err)
 		}
 		if err == nil { // the same request is allowed again
 			if g.Done("pid") != (len(recorded) > 0) {
 				f.t.Errorf("%d credentials recorded, done: %t", len(recorded), g.Done("pid"))
+			}
+			if claims, err := g.Claims(ctx); err != nil || string(claims) != claimsText {
+				f.t.Errorf("the claims of an offer that is %s: %v", o.State, err)
+			}
+			// Told or used, not in between.
+			if _, err := g.Transaction(ctx, a.transaction); a.transaction != "" && (err == nil) != (len(recorded) == len(a.credentials)) {
+				f.t.Errorf("a transaction with %d credentials told and %d recorded: %v", len(a.credentials), len(recorded), err)
 			}
 			g.Release()
 		}
@@ -306,11 +372,11 @@ func (f *fixture) wantAnswered(told map[string]*answered) {
 // wantWhole holds that each offer has all of its claims or nothing of them.
 func (f *fixture) wantWhole() {
 	f.t.Helper()
-	if n := f.ask("SELECT count(*) FROM offers WHERE (due_at IS NULL) <> (state > 2)"); n != 0 {
+	if n := f.ask("SELECT count(*) FROM offers WHERE state <= 2 AND due_at IS NULL OR state > 2 AND epoch IS NULL AND (due_at IS NULL) <> (token_hash IS NULL)"); n != 0 {
 		f.t.Errorf("%d offers are due that have ended, or the other way round", n)
 	}
 	if n := f.ask(`SELECT count(*) FROM offers o JOIN keys k ON k.block = o.id / 64 LEFT JOIN claims c ON c.offer = o.id LEFT JOIN epochs e ON e.id = o.epoch
-		WHERE (o.state <= 2) <> (c.sealed IS NOT NULL) OR (o.state <= 2) <> (e.id IS NOT NULL) OR (o.state <= 2) <> (` + keyColumn + ` <> zeroblob(60))`); n != 0 {
+		WHERE (o.state <= 3) <> (c.sealed IS NOT NULL) OR (o.state <= 3) <> (e.id IS NOT NULL) OR (o.state <= 3) <> (` + keyColumn + ` <> zeroblob(60))`); n != 0 {
 		f.t.Errorf("%d offers have a part of their claims", n)
 	}
 	offers, _, err := f.ListOffers(context.Background(), Filter{}, 1<<20, "")
@@ -318,7 +384,7 @@ func (f *fixture) wantWhole() {
 		f.t.Fatal(err)
 	}
 	for _, o := range offers {
-		if o.State > Redeemed {
+		if o.State > Issued {
 			continue
 		}
 		uuid, _ := parseUUID(o.ID)
@@ -329,8 +395,9 @@ func (f *fixture) wantWhole() {
 			continue
 		}
 		sealed, wrapped := f.parts(row)
-		if claims, err := epoch.unseal(uuid[:], wrapped, sealed); err != nil || string(claims) != claimsText {
-			f.t.Errorf("an open offer's claims: %v", err)
+		claims, err := unseal(epoch.aead, uuid[:], wrapped, sealed)
+		if open := o.State <= Redeemed; open != (err == nil) || open && string(claims) != claimsText {
+			f.t.Errorf("the claims of an offer that is %s: %v", o.State, err)
 		}
 	}
 }

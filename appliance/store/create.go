@@ -21,6 +21,10 @@ type NewOffer struct {
 	ExpiresAt time.Time
 	// CreatedBy is the operator's name.
 	CreatedBy string
+	// RequiredClient is the client_id that must redeem the code; "" for any.
+	RequiredClient string
+	// ClientAuthentication asks that the client which redeems has authenticated.
+	ClientAuthentication bool
 }
 
 // Created is a new offer with its secrets, which are given out this once.
@@ -76,6 +80,7 @@ func (s *Store) CreateOffer(ctx context.Context, n NewOffer) (Created, error) {
 	c := Created{Code: opaque(id, code), URISecret: opaque(id, uri), Offer: Offer{
 		ID: formatUUID(uuid[:]), Configurations: n.Configurations, State: Made, CreatedAt: now.Truncate(time.Millisecond),
 		ExpiresAt: n.ExpiresAt.UTC().Truncate(time.Millisecond), CreatedBy: n.CreatedBy, TxCode: n.TxCode,
+		RequiredClient: n.RequiredClient, ClientAuthentication: n.ClientAuthentication,
 	}}
 	var txCode, txMAC any
 	if n.TxCode != nil {
@@ -102,9 +107,9 @@ func (s *Store) CreateOffer(ctx context.Context, n NewOffer) (Created, error) {
 		return Created{}, err
 	}
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
-		made, err := tx.Exec(`INSERT INTO offers (id, uuid, state, configurations, created_at, expires_at, created_by, due_at, code_hash, tx_code, tx_mac, attempts_left, epoch)
-			SELECT ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, id FROM epochs WHERE id = ?`, id, uuid[:], string(configurations), millis(now), millis(c.ExpiresAt), n.CreatedBy,
-			millis(c.ExpiresAt), code.hash(), txCode, txMAC, c.AttemptsLeft, epoch.id)
+		made, err := tx.Exec(`INSERT INTO offers (id, uuid, state, configurations, created_at, expires_at, created_by, due_at, code_hash, tx_code, tx_mac, attempts_left,
+				required_client, client_authentication, epoch) SELECT ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, id FROM epochs WHERE id = ?`, id, uuid[:], string(configurations), millis(now), millis(c.ExpiresAt), n.CreatedBy,
+			millis(c.ExpiresAt), code.hash(), txCode, txMAC, c.AttemptsLeft, n.RequiredClient, n.ClientAuthentication, epoch.id)
 		if err != nil {
 			return err
 		}

@@ -2,192 +2,78 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 	"time"
 
 	"chancery/appliance/database"
 )
 
-// turn serialises the credential requests of one access token.
-type turn struct {
-	slot    chan struct{}
-	waiting int
-}
+// MaxRepeats is how often a configuration's credentials are signed again.
+const MaxRepeats = 8
 
-// takeTurn waits until no other request with the same token is under way, so
-// that one token never has two signatures made for one credential at a time.
-func (s *Store) takeTurn(ctx context.Context, key [32]byte) (release func(), err error) {
-	s.turnsMu.Lock()
-	t := s.turns[key]
-	if t == nil {
-		t = &turn{slot: make(chan struct{}, 1)}
-		s.turns[key] = t
-	}
-	t.waiting++
-	s.turnsMu.Unlock()
-	leave := func() {
-		s.turnsMu.Lock()
-		defer s.turnsMu.Unlock()
-		if t.waiting--; t.waiting == 0 {
-			delete(s.turns, key)
-		}
-	}
-	select {
-	case t.slot <- struct{}{}:
-		return func() { <-t.slot; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
-}
-
-// Grant is what an access token allows. It belongs to one request: while it is
-// held, other requests with the same token wait. Release it.
-type Grant struct {
-	// Offer is the offer's id.
-	Offer string
-	// Configurations are those of the offer.
-	Configurations []string
-	// Identified tells that the token response named credential identifiers,
-	// which the wallet must use then (OpenID4VCI 1.0 §8.2).
-	Identified bool
-	// Client is the token request's client_id, or "".
-	Client string
-
-	store           *Store
-	release         func()
-	id, epoch       int64
-	uuid            []byte
-	pending         int64 // granted and not yet issued
-	grantedSet      int64
-	wrapped, sealed []byte
-}
-
-// Grant returns what an access token allows, or [ErrToken]. The error wraps
-// [ErrKeyAway] while it is not known whether the database is an older copy.
-func (s *Store) Grant(ctx context.Context, token string) (*Grant, error) {
-	id, secret, ok := parseOpaque(token)
-	if !ok {
-		return nil, ErrToken
-	}
-	if err := s.ready(id); err != nil {
-		return nil, err
-	}
-	release, err := s.takeTurn(ctx, sha256.Sum256(secret[:]))
-	if err != nil {
-		return nil, err
-	}
-	g := &Grant{store: s, id: id, release: release}
-	var (
-		hash, configurations []byte
-		state, expires       int64
-		found                bool
-	)
-	err = s.db.Read(ctx, func(r *database.Reader) (err error) {
-		found, err = r.Row("SELECT o.uuid, o.state, o.configurations, o.token_hash, o.token_expires, o.identified, o.client, o.granted, o.pending, coalesce(o.epoch, 0), "+keyColumn+", c.sealed "+
-			"FROM offers o LEFT JOIN claims c ON c.offer = o.id LEFT JOIN keys k ON k.block = o.id / 64 WHERE o.id = ?", []any{id},
-			[]any{&g.uuid, &state, &configurations, &hash, &expires, &g.Identified, &g.Client, &g.grantedSet, &g.pending, &g.epoch, &g.wrapped, &g.sealed})
-		return err
-	})
-	if err == nil && (!found || !same(hash, secret.hash()) || State(state) != Redeemed || !s.now().Before(timeOf(expires))) {
-		err = ErrToken
-	}
-	if err == nil {
-		err = json.Unmarshal(configurations, &g.Configurations)
-	}
-	if err != nil {
-		release()
-		return nil, err
-	}
-	g.Offer = formatUUID(g.uuid)
-	return g, nil
-}
-
-// Release lets the next request with the same token go on.
-func (g *Grant) Release() {
-	if g.release != nil {
-		g.release()
-		g.release = nil
-	}
-}
-
-// Allows tells whether the token covers a configuration that has not been
-// issued yet.
-func (g *Grant) Allows(configuration string) bool { return g.pending&g.bit(configuration) != 0 }
-
-// Covers tells whether the token was granted for the configuration.
-func (g *Grant) Covers(configuration string) bool { return g.grantedSet&g.bit(configuration) != 0 }
-
-// Done tells whether the token covered the configuration and it was issued.
-func (g *Grant) Done(configuration string) bool {
-	return g.Covers(configuration) && !g.Allows(configuration)
-}
-
-func (g *Grant) bit(configuration string) int64 {
-	for i, id := range g.Configurations {
-		if id == configuration {
-			return 1 << i
-		}
-	}
-	return 0
-}
-
-// Claims opens the offer's claims. The error wraps [ErrKeyAway] when the token
-// is needed for it and away; it is [ErrToken] when the offer ended meanwhile and
-// its key is gone.
-func (g *Grant) Claims(ctx context.Context) ([]byte, error) {
-	epoch, err := g.store.epoch(ctx, g.epoch)
-	if errors.Is(err, ErrNotFound) {
-		return nil, ErrToken
-	}
-	if err != nil {
-		return nil, err
-	}
-	return epoch.unseal(g.uuid, g.wrapped, g.sealed)
+// IssueRecord is what is written down of one configuration's credentials.
+type IssueRecord struct {
+	// Credentials are in the order of the holder's keys, at least one.
+	Credentials []Credential
+	// KeysHash is the SHA-256 over the thumbprints of the holder's keys in order.
+	KeysHash [32]byte
+	// ProofsHash is the SHA-256 over the request's proofs.
+	ProofsHash [32]byte
 }
 
 // Issue records credentials of one configuration, at least one, before they are
-// handed out. With the last granted configuration the offer is done and its
-// claims are shredded. [ErrState] when the offer ended meanwhile, for instance by
-// cancellation: then the credentials must not be handed out; events say so.
+// handed out, and returns the notification_id that covers them (OpenID4VCI 1.0
+// §8.3). With the last granted configuration the offer is issued, and its claims
+// are kept for retries or shredded; see [State]. [ErrNotGranted] when the grant
+// does not allow the configuration; [ErrState] when the offer ended meanwhile, for
+// instance by cancellation: then the credentials must not be handed out; events
+// say so.
 //
 // A crash after the commit loses the answer, not the knowledge: the records here
-// and in the audit log name each credential, and none is made a second time.
-func (g *Grant) Issue(ctx context.Context, configuration string, credentials []Credential) error {
+// and in the audit log name each credential. The wallet may repeat its request
+// ([Grant.Repeat]).
+func (g *Grant) Issue(ctx context.Context, configuration string, r IssueRecord) (notificationID string, err error) {
+	if !g.Allows(configuration) {
+		return "", ErrNotGranted
+	}
+	return g.issue(ctx, g.bit(configuration), r, nil)
+}
+
+// issue records credentials, and uses up the transaction when there is one.
+func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transaction) (string, error) {
+	if len(r.Credentials) == 0 {
+		return "", errors.New("a configuration is issued with at least one credential")
+	}
 	s, now := g.store, g.store.now()
-	left := g.pending &^ g.bit(configuration)
-	if left == g.pending {
-		return ErrNotGranted
-	}
-	if len(credentials) == 0 {
-		return errors.New("a configuration is issued with at least one credential")
-	}
+	rewrapped := g.rewrap(ctx)
+	place := bits.TrailingZeros64(uint64(bit))
+	notification := g.secret.derive("notification_id", place)
 	withheld := false
-	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		withheld = false
-		changed, err := g.advance(tx, left, now)
+	var left int64
+	err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
+		var first int64
+		first, left, err = g.advance(tx, bit, len(r.Credentials), rewrapped, now)
+		if withheld = errors.Is(err, ErrState); withheld {
+			return s.withhold(tx, g.Offer, r.Credentials, now)
+		}
+		if err == nil && t != nil {
+			err = t.use(tx)
+		}
+		if err == nil {
+			err = g.insert(tx, first, 0, r.Credentials, now)
+		}
 		if err != nil {
 			return err
 		}
-		if !changed {
-			withheld = true
-			return s.withhold(tx, g.Offer, credentials, now)
+		var keys, proofs []byte
+		if s.options.RetryWindow > 0 {
+			keys, proofs = r.KeysHash[:], r.ProofsHash[:]
 		}
-		var n int64
-		if g.pending != g.grantedSet { // not the first
-			if _, err := tx.Row("SELECT count(*) FROM credentials WHERE offer = ?", []any{g.id}, []any{&n}); err != nil {
-				return err
-			}
-		}
-		for _, c := range credentials {
-			if _, err := tx.Exec("INSERT INTO credentials (offer, n, credential, configuration, version, key, intent, outcome, issued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-				g.id, n, c.ID, c.Configuration, c.Version, c.Key, c.Intent, c.Outcome, millis(now)); err != nil {
-				return err
-			}
-			n++
+		if _, err := tx.Exec("INSERT OR REPLACE INTO issues (offer, configuration, first, size, keys_hash, proofs_hash, notification) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			g.id, place, first, len(r.Credentials), keys, proofs, notification.hash()); err != nil {
+			return err
 		}
 		if left != 0 {
 			return nil
@@ -195,13 +81,97 @@ func (g *Grant) Issue(ctx context.Context, configuration string, credentials []C
 		return s.record(tx, Event{Time: now, Kind: "offer.issued", Actor: "appliance", Subject: g.Offer})
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	s.outbox.wake()
 	if withheld {
-		return ErrState
+		return "", ErrState
 	}
-	g.pending = left
+	g.pending, g.deferred = left, g.deferred&left
+	if left == 0 { // what was read of the claims no longer holds
+		g.state, g.epoch = Issued, 0
+	}
+	return opaque(g.id, notification), nil
+}
+
+// advance takes the configuration's bit away, in one conditional UPDATE, and
+// makes the offer an issued one with the last. It returns the number of the first
+// credential and what is pending still; [ErrState] when the offer ended meanwhile
+// or the token is no longer its token.
+func (g *Grant) advance(tx *database.Tx, bit int64, n int, rewrapped []byte, now time.Time) (first, left int64, err error) {
+	until := g.Expires.Add(NotificationGrace)
+	if rewrapped != nil {
+		until = g.retryEnd(now)
+	}
+	var refreshable bool
+	found, err := tx.Row(`UPDATE offers SET signed = signed + ?1, pending = pending & ~?2, deferred = deferred & ~?2,
+			state = iif(pending = ?2, 3, 2), finished_at = iif(pending = ?2, ?3, 0),
+			due_at = iif(pending = ?2 AND refresh_hash IS NULL, ?4, due_at), epoch = iif(pending = ?2 AND refresh_hash IS NULL AND ?5, NULL, epoch)
+		WHERE id = ?6 AND state = 2 AND token_hash = ?7 AND pending & ?2 <> 0 RETURNING signed - ?1, pending, refresh_hash IS NOT NULL`,
+		[]any{n, bit, millis(now), millis(until), rewrapped == nil, g.id, g.secret.hash()}, []any{&first, &left, &refreshable})
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case !found:
+		return 0, 0, ErrState
+	case left != 0 || refreshable:
+		return first, left, nil
+	case rewrapped == nil:
+		return first, left, shred(tx, g.id)
+	}
+	return first, left, putKey(tx, g.id, rewrapped)
+}
+
+// retryEnd is when a retry of what is issued now is no longer answered.
+func (g *Grant) retryEnd(now time.Time) time.Time {
+	end := now.Add(g.store.options.RetryWindow)
+	if g.Expires.Before(end) {
+		end = g.Expires
+	}
+	return end
+}
+
+// rewrap wraps the offer's own key so that it opens with the access token alone,
+// or returns nil when retries are off. A key that does not open now is shredded
+// later: what was signed is recorded and answered before retries are.
+func (g *Grant) rewrap(ctx context.Context) []byte {
+	if g.store.options.RetryWindow <= 0 || g.refreshable {
+		return nil
+	}
+	key, err := g.key(ctx)
+	if err == nil {
+		defer clear(key)
+		var rewrapped []byte
+		if rewrapped, err = g.wrapForRetries(ctx, key); err == nil {
+			return rewrapped
+		}
+	}
+	if !errors.Is(err, ErrToken) {
+		g.store.log.Warn("a retry will not be possible", "offer", g.Offer, "error", err)
+	}
+	return nil
+}
+
+func (g *Grant) wrapForRetries(ctx context.Context, key []byte) ([]byte, error) {
+	epoch, err := g.store.epoch(ctx, g.epoch)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := epoch.forRetries(g.secret)
+	if err != nil {
+		return nil, err
+	}
+	return encrypt(aead, key, g.uuid)
+}
+
+// insert writes records of credentials from a number on.
+func (g *Grant) insert(tx *database.Tx, first int64, repeat int, credentials []Credential, now time.Time) error {
+	for i, c := range credentials {
+		if _, err := tx.Exec("INSERT INTO credentials (offer, n, credential, configuration, version, key, intent, outcome, issued_at, repeat) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			g.id, first+int64(i), c.ID, c.Configuration, c.Version, c.Key, c.Intent, c.Outcome, millis(now), repeat); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -215,13 +185,105 @@ func (s *Store) withhold(tx *database.Tx, offer string, credentials []Credential
 	return nil
 }
 
-// advance takes the configuration's bit away, or ends the offer with the last one.
-func (g *Grant) advance(tx *database.Tx, left int64, now time.Time) (bool, error) {
-	if left != 0 {
-		n, err := tx.Exec("UPDATE offers SET pending = ? WHERE id = ? AND state = 2 AND pending = ?", left, g.id, g.pending)
-		return n == 1, err
+// Repetition is what was recorded of a configuration's credentials and may be
+// signed again.
+type Repetition struct {
+	Configuration string
+	// KeysHash and ProofsHash are those of the [IssueRecord].
+	KeysHash, ProofsHash [32]byte
+	// Credentials are those first signed, in order.
+	Credentials []Credential
+
+	bit int64
+}
+
+// Repeat returns what a wallet may have signed again that asks for an issued
+// configuration once more, because its connection broke. The caller holds the
+// request against the hashes: it must name the same keys. [ErrNotFound] when
+// nothing can be repeated: it was not issued under this token, the wallet has
+// notified what became of it, or the time for retries is over. [ErrRepeated] when
+// it was signed again [MaxRepeats] times.
+func (g *Grant) Repeat(ctx context.Context, configuration string) (*Repetition, error) {
+	if !g.Done(configuration) || g.store.options.RetryWindow <= 0 || !g.kept() {
+		return nil, ErrNotFound
 	}
-	return end(tx, g.id, Issued, now, "state = 2")
+	i := &Repetition{Configuration: configuration, bit: g.bit(configuration)}
+	var (
+		first, size, repeats int64
+		keys, proofs         []byte
+	)
+	err := g.store.db.Read(ctx, func(r *database.Reader) error {
+		found, err := r.Row("SELECT first, size, repeats, keys_hash, proofs_hash FROM issues WHERE offer = ? AND configuration = ? AND accepted_at + failed_at + deleted_at = 0",
+			[]any{g.id, bits.TrailingZeros64(uint64(i.bit))}, []any{&first, &size, &repeats, &keys, &proofs})
+		if err == nil && (!found || len(keys) != 32 || len(proofs) != 32) {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		i.Credentials, err = credentials(r, g.id, first, first+size)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case repeats >= MaxRepeats:
+		return nil, ErrRepeated
+	}
+	i.KeysHash, i.ProofsHash = [32]byte(keys), [32]byte(proofs)
+	return i, nil
+}
+
+// Reissue records that what [Grant.Repeat] returned was signed again, before it
+// is handed out, and returns the notification_id, which is the first one. The
+// credentials have the same IDs in the same order, and intents and outcomes of
+// their own: both records stay. [ErrRepeated] when the bound is reached,
+// [ErrState] when the offer ended or the time for retries is over: then the
+// credentials must not be handed out; events say so.
+func (g *Grant) Reissue(ctx context.Context, i *Repetition, credentials []Credential) (notificationID string, err error) {
+	if len(credentials) != len(i.Credentials) {
+		return "", fmt.Errorf("%d credentials are repeated, not %d", len(i.Credentials), len(credentials))
+	}
+	for n, c := range credentials {
+		if c.ID != i.Credentials[n].ID || c.Configuration != i.Configuration {
+			return "", errors.New("a repeated credential keeps its identifier and configuration")
+		}
+	}
+	s, now := g.store, g.store.now()
+	place := bits.TrailingZeros64(uint64(i.bit))
+	var refused error
+	err = s.db.Write(ctx, func(tx *database.Tx) error {
+		var first, repeats int64
+		found, err := tx.Row("SELECT repeats FROM issues WHERE offer = ? AND configuration = ? AND keys_hash IS NOT NULL AND accepted_at + failed_at + deleted_at = 0",
+			[]any{g.id, place}, []any{&repeats})
+		if err == nil && found && repeats < MaxRepeats {
+			found, err = tx.Row("UPDATE offers SET signed = signed + ?1 WHERE id = ?2 AND token_hash = ?3 AND pending & ?4 = 0 AND epoch IS NOT NULL AND due_at > ?5 RETURNING signed - ?1",
+				[]any{len(credentials), g.id, g.secret.hash(), i.bit, millis(now)}, []any{&first})
+		}
+		if err != nil {
+			return err
+		}
+		if refused = nil; !found {
+			refused = ErrState
+		} else if repeats >= MaxRepeats {
+			refused = ErrRepeated
+		}
+		if refused != nil {
+			return s.withhold(tx, g.Offer, credentials, now)
+		}
+		if _, err := tx.Exec("UPDATE issues SET repeats = repeats + 1 WHERE offer = ? AND configuration = ?", g.id, place); err != nil {
+			return err
+		}
+		return g.insert(tx, first, int(repeats)+1, credentials, now)
+	})
+	if err != nil {
+		return "", err
+	}
+	if refused != nil {
+		s.outbox.wake()
+		return "", refused
+	}
+	return opaque(g.id, g.secret.derive("notification_id", place)), nil
 }
 
 // Fail ends an offer that can never be issued, for instance because its claims
@@ -229,7 +291,7 @@ func (g *Grant) advance(tx *database.Tx, left int64, now time.Time) (bool, error
 func (g *Grant) Fail(ctx context.Context, reason string) error {
 	s, now := g.store, g.store.now()
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		ended, err := end(tx, g.id, Failed, now, "state = 2")
+		ended, err := end(tx, g.id, Failed, now, false, "state = 2")
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func TestTurns(t *testing.T) {
 		}
 		next <- g
 	}()
-	if err := held.Issue(context.Background(), "pid", []Credential{credential("pid")}); err != nil {
+	if err := held.issued(context.Background(), "pid", []Credential{credential("pid")}); err != nil {
 		t.Fatal(err)
 	}
 	held.Release()
@@ -61,13 +61,13 @@ func TestManyRequestsOneCredential(t *testing.T) {
 		defer g.Release()
 		most.Store(max(most.Load(), inside.Add(1)))
 		defer inside.Add(-1)
-		if err := g.Issue(context.Background(), "pid", []Credential{credential("pid")}); err != nil {
+		if err := g.issued(context.Background(), "pid", []Credential{credential("pid")}); err != nil {
 			return err
 		}
 		issued.Add(1)
 		return nil
 	})
-	if n := count(t, errs, nil, ErrToken); n[nil] != 1 || issued.Load() != 1 || most.Load() != 1 {
+	if n := count(t, errs, nil, ErrNotGranted); n[nil] != 1 || issued.Load() != 1 || most.Load() != 1 {
 		t.Errorf("%d requests got a credential, %d at a time", n[nil], most.Load())
 	}
 	if n := len(f.offer(c.ID).Credentials); n != 1 {
@@ -86,10 +86,10 @@ func TestRecords(t *testing.T) {
 	for _, id := range []string{"mdl", "pid"} {
 		f.clock.pass(time.Second)
 		g := f.grant(token)
-		if err := g.Issue(context.Background(), id, nil); err == nil {
+		if err := g.issued(context.Background(), id, nil); err == nil {
 			t.Error("a configuration was issued without a credential")
 		}
-		if err := g.Issue(context.Background(), id, batches[id]); err != nil {
+		if err := g.issued(context.Background(), id, batches[id]); err != nil {
 			t.Fatal(err)
 		}
 		g.Release()

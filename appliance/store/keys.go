@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -21,6 +22,11 @@ import (
 // this process's memory. It wraps each offer's own key. An offer is shredded by
 // overwriting its wrapped key; its sealed claims are deleted as well, and when the
 // last offer of an epoch has ended, so is the epoch's wrapped key.
+//
+// An offer whose credentials were issued keeps its claims for retries. Its own
+// key is then wrapped under a key that is made of the epoch's and the access
+// token's secret, which the database does not have: the wallet can open the claims
+// with the appliance, and the appliance cannot without the wallet.
 
 // epochKey is an epoch's key in use.
 type epochKey struct {
@@ -32,6 +38,7 @@ type epochKey struct {
 	opening sync.Mutex // one opening at a time
 	aead    cipher.AEAD
 	mac     []byte
+	retries []byte
 }
 
 // keyring holds the epochs.
@@ -84,10 +91,11 @@ func (e *epochKey) use(key []byte) error {
 		return err
 	}
 	e.mac = derive(key, "transaction codes")
+	e.retries = derive(key, "retries")
 	return nil
 }
 
-// derive separates an epoch key's two uses.
+// derive separates an epoch key's uses.
 func derive(key []byte, purpose string) []byte {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte("chancery epoch key: " + purpose))
@@ -271,13 +279,27 @@ func (e *epochKey) seal(uuid [16]byte, claims []byte) (wrapped, sealed []byte, e
 	return wrapped, sealed, err
 }
 
-// unseal returns an offer's claims.
-func (e *epochKey) unseal(uuid, wrapped, sealed []byte) ([]byte, error) {
-	key, err := decrypt(e.aead, wrapped, uuid)
+// forRetries returns what wraps an issued offer's key: HKDF (RFC 5869) over the
+// access token's secret, salted with a key of the epoch's.
+func (e *epochKey) forRetries(token secret) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, token[:], e.retries, "chancery offer's key: retry", 32)
+	if err != nil {
+		return nil, err
+	}
+	return gcm(key)
+}
+
+// unwrap returns an offer's own key.
+func unwrap(wrapping cipher.AEAD, uuid, wrapped []byte) ([]byte, error) {
+	key, err := decrypt(wrapping, wrapped, uuid)
 	if err != nil {
 		return nil, errors.New("the offer's key does not open: the row was changed")
 	}
-	defer clear(key)
+	return key, nil
+}
+
+// openClaims returns an offer's claims.
+func openClaims(key, uuid, sealed []byte) ([]byte, error) {
 	aead, err := gcm(key)
 	if err != nil {
 		return nil, err

@@ -208,7 +208,7 @@ func TestRotationUnderLoad(t *testing.T) {
 			return err
 		}
 		r := redemption(c)
-		r.Lifetime = 1e5 * time.Hour
+		r.Lifetime = lasting(1e5 * time.Hour)
 		token, err := f.Redeem(ctx, r)
 		if err != nil {
 			return err

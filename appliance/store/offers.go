@@ -12,12 +12,22 @@ import (
 
 // State is where an offer stands.
 //
-//	made ─ fetched ─ redeemed ─ issued
-//	   ╲       ╲         ╲
+//	made ─ fetched ─ redeemed ─ issued ─ accepted
+//	   ╲       ╲         ╲         ╲       ╱
 //	    expired, cancelled, locked, failed
 //
 // made and fetched offers have an unspent code; a redeemed one has an access
-// token. The others are final, and the claims of a final offer are shredded.
+// token. The others are final, and the claims of a final offer are shredded, with
+// two exceptions. An issued one keeps them for retries, until
+// [Options.RetryWindow] is over, the access token runs out, or the wallet has
+// notified what became of every credential; they are then under a key that the
+// appliance has only together with the access token. And while a refresh token
+// lives, claims stay as they were: it makes an issued, accepted or failed offer a
+// redeemed one again, and such an offer can be cancelled.
+//
+// A wallet that notifies the failure of one configuration fails the offer,
+// whatever became of the others and of what is not issued yet: a partial failure
+// is a failure of the whole flow (OpenID4VCI 1.0 §11).
 type State int
 
 // The states of an offer.
@@ -30,9 +40,10 @@ const (
 	Cancelled
 	Locked
 	Failed
+	Accepted
 )
 
-var stateNames = [...]string{"made", "fetched", "redeemed", "issued", "expired", "cancelled", "locked", "failed"}
+var stateNames = [...]string{"made", "fetched", "redeemed", "issued", "expired", "cancelled", "locked", "failed", "accepted"}
 
 // String returns the state's name as the admin API shows it.
 func (s State) String() string {
@@ -81,8 +92,16 @@ type Offer struct {
 	TxCode *TxCode
 	// AttemptsLeft is how many wrong transaction codes the offer still bears.
 	AttemptsLeft int
+	// RequiredClient and ClientAuthentication are as in [NewOffer].
+	RequiredClient       string
+	ClientAuthentication bool
+	// RefreshExpires is when the offer's refresh token ends; zero without a live one.
+	RefreshExpires time.Time
 	// Credentials are those issued so far; [Store.Offer] fills it, lists do not.
 	Credentials []Credential
+	// Notifications are the wallet's, in time's order, each event of a
+	// configuration once; [Store.Offer] fills it, lists do not.
+	Notifications []Notification
 }
 
 // Credential is the record of one issued credential.
@@ -97,19 +116,24 @@ type Credential struct {
 	// Intent and Outcome are the audit log's entries.
 	Intent, Outcome int64
 	IssuedAt        time.Time
+	// Repeat is 0 for the first signature. A credential that was signed again
+	// for a wallet that had lost it has a record with the same ID for each time.
+	Repeat int
 }
 
 // offerColumns are what scanOffer reads.
-const offerColumns = "id, uuid, state, configurations, created_at, expires_at, created_by, fetched_at, redeemed_at, finished_at, tx_code, attempts_left"
+const offerColumns = "id, uuid, state, configurations, created_at, expires_at, created_by, fetched_at, redeemed_at, finished_at, tx_code, attempts_left, " +
+	"required_client, client_authentication, iif(refresh_hash IS NULL, 0, refresh_expires)"
 
 // scanOffer reads a row of offerColumns.
 func scanOffer(scan func(...any) error) (id int64, o Offer, err error) {
 	var (
-		uuid, configurations, txCode                        []byte
-		state                                               int64
-		created, expires, fetched, redeemed, finished, left int64
+		uuid, configurations, txCode                                 []byte
+		state                                                        int64
+		created, expires, fetched, redeemed, finished, left, refresh int64
 	)
-	if err := scan(&id, &uuid, &state, &configurations, &created, &expires, &o.CreatedBy, &fetched, &redeemed, &finished, &txCode, &left); err != nil {
+	if err := scan(&id, &uuid, &state, &configurations, &created, &expires, &o.CreatedBy, &fetched, &redeemed, &finished, &txCode, &left,
+		&o.RequiredClient, &o.ClientAuthentication, &refresh); err != nil {
 		return 0, o, err
 	}
 	if err := json.Unmarshal(configurations, &o.Configurations); err != nil {
@@ -123,7 +147,7 @@ func scanOffer(scan func(...any) error) (id int64, o Offer, err error) {
 	}
 	o.ID, o.State, o.AttemptsLeft = formatUUID(uuid), State(state), int(left)
 	o.CreatedAt, o.ExpiresAt, o.FetchedAt = timeOf(created), timeOf(expires), timeOf(fetched)
-	o.RedeemedAt, o.FinishedAt = timeOf(redeemed), timeOf(finished)
+	o.RedeemedAt, o.FinishedAt, o.RefreshExpires = timeOf(redeemed), timeOf(finished), timeOf(refresh)
 	return id, o, nil
 }
 
@@ -141,7 +165,8 @@ func (s *Store) overlay(id int64, o *Offer) {
 	}
 }
 
-// Offer returns one offer with the records of its credentials, or [ErrNotFound].
+// Offer returns one offer with the records of its credentials and the wallet's
+// notifications, or [ErrNotFound].
 func (s *Store) Offer(ctx context.Context, id string) (Offer, error) {
 	uuid, ok := parseUUID(id)
 	if !ok {
@@ -163,20 +188,29 @@ func (s *Store) Offer(ctx context.Context, id string) (Offer, error) {
 			return err
 		}
 		s.overlay(row, &o)
-		return r.Rows("SELECT credential, configuration, version, key, intent, outcome, issued_at FROM credentials WHERE offer = ? ORDER BY n", []any{row},
-			func(scan func(...any) error) error {
-				var c Credential
-				var at int64
-				err := scan(&c.ID, &c.Configuration, &c.Version, &c.Key, &c.Intent, &c.Outcome, &at)
-				c.IssuedAt = timeOf(at)
-				o.Credentials = append(o.Credentials, c)
-				return err
-			})
+		if o.Credentials, err = credentials(r, row, 0, 1<<62); err == nil {
+			o.Notifications, err = notifications(r, row, o.Configurations)
+		}
+		return err
 	})
 	if err != nil {
 		return Offer{}, err
 	}
 	return o, nil
+}
+
+// credentials reads an offer's records from one number to another.
+func credentials(r *database.Reader, offer, from, to int64) (list []Credential, err error) {
+	err = r.Rows("SELECT credential, configuration, version, key, intent, outcome, issued_at, repeat FROM credentials WHERE offer = ? AND n >= ? AND n < ? ORDER BY n", []any{offer, from, to},
+		func(scan func(...any) error) error {
+			var c Credential
+			var at int64
+			err := scan(&c.ID, &c.Configuration, &c.Version, &c.Key, &c.Intent, &c.Outcome, &at, &c.Repeat)
+			c.IssuedAt = timeOf(at)
+			list = append(list, c)
+			return err
+		})
+	return list, err
 }
 
 // Filter narrows a list of offers.
@@ -194,7 +228,7 @@ func (s *Store) ListOffers(ctx context.Context, filter Filter, limit int, cursor
 	if err != nil {
 		return nil, "", err
 	}
-	first, last := int(Made), int(Failed)
+	first, last := int(Made), int(Accepted)
 	if filter.State != nil {
 		first, last = int(*filter.State), int(*filter.State)
 		if err := s.settle(ctx); err != nil {
@@ -245,8 +279,9 @@ func parseCursor(cursor string) (int64, error) {
 	return getID(b), nil
 }
 
-// CancelOffer ends an offer that is not final yet: its code or access token is
-// dead and its claims are shredded. [ErrState] when it is final already.
+// CancelOffer ends an offer that is not final yet or has a live refresh token:
+// its code or tokens are dead and its claims are shredded. [ErrState] when it is
+// final already.
 func (s *Store) CancelOffer(ctx context.Context, id, actor string) error {
 	uuid, ok := parseUUID(id)
 	if !ok {
@@ -262,7 +297,7 @@ func (s *Store) CancelOffer(ctx context.Context, id, actor string) error {
 		if !found || formatUUID(stored) != id {
 			return ErrNotFound
 		}
-		ended, err := end(tx, row, Cancelled, now, "state IN (0, 1, 2)")
+		ended, err := end(tx, row, Cancelled, now, false, unfinished)
 		if err != nil {
 			return err
 		}
@@ -275,18 +310,4 @@ func (s *Store) CancelOffer(ctx context.Context, id, actor string) error {
 		s.outbox.wake()
 	}
 	return err
-}
-
-// end makes an offer final, if the condition holds, and shreds its claims: its
-// key is overwritten, the sealed claims and the transaction code's MAC are deleted.
-func end(tx *database.Tx, id int64, state State, now time.Time, condition string) (bool, error) {
-	n, err := tx.Exec("UPDATE offers SET state = ?, finished_at = ?, due_at = NULL, epoch = NULL, tx_mac = NULL, token_hash = NULL, pending = 0 WHERE id = ? AND "+condition,
-		int(state), millis(now), id)
-	if err != nil || n == 0 {
-		return false, err
-	}
-	if _, err = tx.Exec("DELETE FROM claims WHERE offer = ?", id); err != nil {
-		return true, err
-	}
-	return true, putKey(tx, id, noKey[:])
 }

@@ -43,12 +43,12 @@ func TestNewOffers(t *testing.T) {
 
 // TestStateNames holds that every state has a name that leads back to it.
 func TestStateNames(t *testing.T) {
-	for s := Made; s <= Failed; s++ {
+	for s := Made; s <= Accepted; s++ {
 		if back, ok := ParseState(s.String()); !ok || back != s {
 			t.Errorf("%s leads to %v", s, back)
 		}
 	}
-	for _, s := range []State{-1, Failed + 1} {
+	for _, s := range []State{-1, Accepted + 1} {
 		if back, ok := ParseState(s.String()); ok {
 			t.Errorf("%s is the state %d", s, back)
 		}

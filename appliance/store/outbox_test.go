@@ -315,7 +315,7 @@ func TestAFailingDisk(t *testing.T) {
 		"fetch":    func() error { _, _, err := f.Fetch(ctx, c.URISecret); return err },
 		"redeem":   func() error { _, err := f.Redeem(ctx, redemption(c)); return err },
 		"grant":    func() error { _, err := f.Grant(ctx, token); return err },
-		"issue":    func() error { return g.Issue(ctx, "pid", []Credential{credential("pid")}) },
+		"issue":    func() error { return g.issued(ctx, "pid", []Credential{credential("pid")}) },
 		"fail":     func() error { return g.Fail(ctx, "x") },
 		"cancel":   func() error { return f.CancelOffer(ctx, c.ID, "registrar") },
 		"operator": func() error { _, err := f.OperatorByToken(ctx, operator); return err },

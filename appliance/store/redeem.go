@@ -15,10 +15,21 @@ type Redemption struct {
 	Code string
 	// TransactionCode is nil when the request had none.
 	TransactionCode *string
-	// Lifetime is the access token's.
-	Lifetime time.Duration
+	// Lifetime is the access token's, by what is granted.
+	Lifetime func(granted []string) time.Duration
+	// Refresh is the refresh token's, from now on and whatever is refreshed; nil
+	// or 0 gives none out. Nor gets one who could not be told from a thief: who has
+	// neither JKT nor ClientKey and has not authenticated (FAPI 2.0 Security Profile §5.3.2.1).
+	Refresh func(granted []string) time.Duration
 	// Client is the request's client_id, or "".
 	Client string
+	// Authenticated tells that the client has proven to be Client.
+	Authenticated bool
+	// JKT is the thumbprint of the DPoP key, 32 bytes, nil for a Bearer token.
+	JKT []byte
+	// ClientKey is the thumbprint of the attested client instance's key, 32
+	// bytes, nil without a wallet attestation.
+	ClientKey []byte
 	// Select, when set, is called with the offer's configurations once code and
 	// transaction code are right and before anything is spent. It returns those
 	// to be granted, and whether credential identifiers are given out for them.
@@ -26,14 +37,26 @@ type Redemption struct {
 	Select func(offered []string) (granted []string, identified bool, err error)
 }
 
-// RedeemedToken is the answer to a [Redemption].
+// refresh returns how long a refresh token lives, or 0 for none.
+func (r Redemption) refresh(granted []string) time.Duration {
+	if r.Refresh == nil || r.JKT == nil && r.ClientKey == nil && !r.Authenticated {
+		return 0
+	}
+	return r.Refresh(granted)
+}
+
+// RedeemedToken is the answer to a [Redemption] or a [RefreshRequest].
 type RedeemedToken struct {
 	// Offer is the offer's id.
 	Offer string
 	// Token is the access token.
-	Token   string
-	Granted []string
-	Expires time.Time
+	Token string
+	// RefreshToken is "" when there is none; a refresh gives no other one out.
+	RefreshToken string
+	Granted      []string
+	// Identified tells that credential identifiers were given out.
+	Identified bool
+	Expires    time.Time
 }
 
 // offerRow is what a redemption reads.
@@ -47,6 +70,8 @@ type offerRow struct {
 	needsTx         bool
 	attemptsLeft    int64
 	epoch           int64
+	requiredClient  string
+	authentication  bool
 }
 
 func (s *Store) offerByCode(ctx context.Context, code string) (offerRow, error) {
@@ -61,8 +86,8 @@ func (s *Store) offerByCode(ctx context.Context, code string) (offerRow, error) 
 		found          bool
 	)
 	err := s.db.Read(ctx, func(r *database.Reader) (err error) {
-		found, err = r.Row("SELECT uuid, state, configurations, expires_at, code_hash, tx_mac, tx_code IS NOT NULL, attempts_left, coalesce(epoch, 0) FROM offers WHERE id = ?", []any{id},
-			[]any{&row.uuid, &state, &configurations, &expires, &row.codeHash, &row.txMAC, &row.needsTx, &row.attemptsLeft, &row.epoch})
+		found, err = r.Row("SELECT uuid, state, configurations, expires_at, code_hash, tx_mac, tx_code IS NOT NULL, attempts_left, coalesce(epoch, 0), required_client, client_authentication FROM offers WHERE id = ?", []any{id},
+			[]any{&row.uuid, &state, &configurations, &expires, &row.codeHash, &row.txMAC, &row.needsTx, &row.attemptsLeft, &row.epoch, &row.requiredClient, &row.authentication})
 		return err
 	})
 	if err != nil {
@@ -93,7 +118,7 @@ func (s *Store) offerByCode(ctx context.Context, code string) (offerRow, error) 
 // patient: it allows the same request again, after any crash, until its
 // credential is recorded.
 //
-// Errors: [ErrCode], [ErrTransactionCodeMissing], [ErrTransactionCodeUnexpected],
+// Errors: [ErrCode], [ErrClient], [ErrTransactionCodeMissing], [ErrTransactionCodeUnexpected],
 // [ErrTransactionCodeWrong], [ErrKeyAway], or what Select returned.
 func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error) {
 	row, err := s.offerByCode(ctx, r.Code)
@@ -105,13 +130,16 @@ func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error)
 	}
 	now := s.now()
 	if row.state != Made && row.state != Fetched {
-		if row.state == Redeemed || row.state == Issued {
+		if row.state == Redeemed || row.state == Issued || row.state == Accepted {
 			s.noteReplay(ctx, row, now)
 		}
 		return RedeemedToken{}, ErrCode
 	}
 	if !now.Before(row.expires) {
 		return RedeemedToken{}, ErrCode
+	}
+	if row.requiredClient != "" && r.Client != row.requiredClient || row.authentication && !r.Authenticated {
+		return RedeemedToken{}, ErrClient
 	}
 	switch {
 	case row.needsTx && r.TransactionCode == nil:
@@ -141,7 +169,7 @@ func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error)
 
 // spend is the one conditional UPDATE.
 func (s *Store) spend(ctx context.Context, row offerRow, granted []string, identified bool, now time.Time, r Redemption) (RedeemedToken, error) {
-	pending, err := bits(row.configurations, granted)
+	pending, err := setOf(row.configurations, granted)
 	if err != nil {
 		return RedeemedToken{}, err
 	}
@@ -149,12 +177,22 @@ func (s *Store) spend(ctx context.Context, row offerRow, granted []string, ident
 	if err != nil {
 		return RedeemedToken{}, err
 	}
-	expires := now.Add(r.Lifetime)
-	id := formatUUID(row.uuid)
+	out := RedeemedToken{Offer: formatUUID(row.uuid), Token: opaque(row.id, token), Granted: granted, Identified: identified, Expires: now.Add(r.Lifetime(granted))}
+	var refreshHash any
+	var refreshExpires time.Time
+	if lifetime := r.refresh(granted); lifetime > 0 {
+		refresh, err := newSecret()
+		if err != nil {
+			return RedeemedToken{}, err
+		}
+		out.RefreshToken, refreshHash, refreshExpires = opaque(row.id, refresh), refresh.hash(), now.Add(lifetime)
+	}
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
-		n, err := tx.Exec(`UPDATE offers SET state = 2, redeemed_at = ?, due_at = ?, token_hash = ?, token_expires = ?, identified = ?, client = ?, granted = ?, pending = ?, tx_mac = NULL
+		n, err := tx.Exec(`UPDATE offers SET state = 2, redeemed_at = ?, due_at = ?, token_hash = ?, token_expires = ?, refresh_hash = ?, refresh_expires = ?,
+				identified = ?, client = ?, authenticated = ?, jkt = ?, client_key = ?, granted = ?, pending = ?, tx_mac = NULL
 			WHERE id = ? AND state IN (0, 1) AND code_hash = ? AND tx_mac IS ? AND (tx_mac IS NULL OR attempts_left > 0) AND expires_at > ?`,
-			millis(now), millis(expires), token.hash(), millis(expires), identified, r.Client, pending, pending,
+			millis(now), max(millis(out.Expires), millis(refreshExpires)), token.hash(), millis(out.Expires), refreshHash, millis(refreshExpires),
+			identified, r.Client, r.Authenticated, r.JKT, r.ClientKey, pending, pending,
 			row.id, row.codeHash, row.txMAC, millis(now))
 		if err != nil {
 			return err
@@ -162,17 +200,17 @@ func (s *Store) spend(ctx context.Context, row offerRow, granted []string, ident
 		if n != 1 {
 			return ErrCode // somebody else was first, or it ended meanwhile
 		}
-		return s.record(tx, Event{Time: now, Kind: "offer.redeemed", Actor: "wallet", Subject: id})
+		return s.record(tx, Event{Time: now, Kind: "offer.redeemed", Actor: "wallet", Subject: out.Offer})
 	})
 	if err != nil {
 		return RedeemedToken{}, err
 	}
 	s.outbox.wake()
-	return RedeemedToken{Offer: id, Token: opaque(row.id, token), Granted: granted, Expires: expires}, nil
+	return out, nil
 }
 
-// bits returns the set of granted configurations.
-func bits(offered, granted []string) (set int64, err error) {
+// setOf returns the set of granted configurations.
+func setOf(offered, granted []string) (set int64, err error) {
 	for _, g := range granted {
 		found := false
 		for i, o := range offered {
@@ -203,7 +241,7 @@ func (s *Store) countWrong(ctx context.Context, row offerRow, now time.Time) err
 		if left > 0 {
 			return nil
 		}
-		if _, err := end(tx, row.id, Locked, now, "state IN (0, 1)"); err != nil {
+		if _, err := end(tx, row.id, Locked, now, false, "state IN (0, 1)"); err != nil {
 			return err
 		}
 		return s.record(tx, Event{Time: now, Kind: "offer.locked", Actor: "wallet", Subject: id})

@@ -80,7 +80,18 @@ func codeOf(uri secret) (code secret) {
 	return code
 }
 
-// newUUID makes an offer's public identifier, a UUID of version 8 (RFC 9562
+// derive makes another secret of an access token's, for a configuration's place
+// in the offer: a request that is repeated gets the same again, and only its hash
+// needs to be kept.
+func (s secret) derive(purpose string, place int) (out secret) {
+	mac := hmac.New(sha256.New, s[:])
+	mac.Write([]byte(purpose))
+	mac.Write([]byte{byte(place)})
+	copy(out[:], mac.Sum(nil))
+	return out
+}
+
+// newUUID makes a row's public identifier, a UUID of version 8 (RFC 9562
 // §5.8): 48 bits are the row's id, 74 are random.
 func newUUID(id int64) (u [16]byte, err error) {
 	if _, err = rand.Read(u[idSize:]); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/cipher"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -23,6 +24,15 @@ func (f *fixture) parts(row int64) (sealed, wrapped []byte) {
 		f.t.Fatal(err)
 	}
 	return sealed, wrapped
+}
+
+// unseal opens claims with the key that wraps an offer's own.
+func unseal(wrapping cipher.AEAD, uuid, wrapped, sealed []byte) ([]byte, error) {
+	key, err := unwrap(wrapping, uuid, wrapped)
+	if err != nil {
+		return nil, err
+	}
+	return openClaims(key, uuid, sealed)
 }
 
 // piece is enough of something to know it by.

@@ -28,7 +28,8 @@ import (
 
 // Errors that callers tell apart. None names a secret.
 var (
-	// ErrNotFound says that no such offer, operator or event exists.
+	// ErrNotFound says that no such offer, operator, event, transaction,
+	// notification_id or repetition exists.
 	ErrNotFound = errors.New("not found")
 	// ErrState says that an offer is no longer in a state that allows the change.
 	ErrState = errors.New("the offer's state does not allow this")
@@ -42,6 +43,9 @@ var (
 	// ErrCode covers a pre-authorized code that is unknown, expired, used,
 	// cancelled or locked; the caller cannot tell which.
 	ErrCode = errors.New("the pre-authorized code is not valid")
+	// ErrClient says that a code or refresh token belongs to another client, to
+	// one that has authenticated, or to other keys. Nothing was spent.
+	ErrClient = errors.New("the client or its keys are not those that this was given to")
 	// ErrTransactionCodeMissing and ErrTransactionCodeUnexpected say that a
 	// transaction code was left out, or sent though the offer has none.
 	ErrTransactionCodeMissing    = errors.New("the offer needs a transaction code")
@@ -49,12 +53,16 @@ var (
 	// ErrTransactionCodeWrong says that an attempt was counted, durably.
 	ErrTransactionCodeWrong = errors.New("the transaction code is wrong")
 	// ErrToken covers a token, of a wallet or of an operator, that is unknown,
-	// expired or revoked.
-	ErrToken = errors.New("the access token is not valid")
+	// expired, used up or revoked.
+	ErrToken = errors.New("the token is not valid")
 	// ErrNotGranted says that a token does not cover a configuration, or that
 	// it was issued already.
 	ErrNotGranted = errors.New("the access token does not cover the credential")
-	// ErrExists says that an operator of that name is there already.
+	// ErrKeys says that a request names other keys than the one that it repeats.
+	ErrKeys = errors.New("these are not the keys of the first request")
+	// ErrRepeated says that credentials were signed again too often.
+	ErrRepeated = errors.New("the credentials were signed again too often")
+	// ErrExists says that an operator, or a key, of that name is there already.
 	ErrExists = errors.New("exists already")
 )
 
@@ -74,6 +82,10 @@ type Options struct {
 	Retention time.Duration
 	// Attempts is how many wrong transaction codes lock an offer.
 	Attempts int
+	// RetryWindow is how long after an offer was issued its claims are kept for a
+	// wallet that asks again; the access token's end ends it too. 0 turns retries
+	// off: claims are shredded with the last credential.
+	RetryWindow time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log receives what the store does by itself; nil discards it.

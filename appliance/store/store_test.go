@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -267,9 +268,14 @@ func (f *fixture) create(txCode int, configurations ...string) Created {
 	return c
 }
 
+// lasting is a lifetime whatever is granted.
+func lasting(d time.Duration) func([]string) time.Duration {
+	return func([]string) time.Duration { return d }
+}
+
 // redemption asks for a token with everything right.
 func redemption(c Created) Redemption {
-	r := Redemption{Code: c.Code, Lifetime: testLifetime}
+	r := Redemption{Code: c.Code, Lifetime: lasting(testLifetime)}
 	if c.TransactionCode != "" {
 		r.TransactionCode = &c.TransactionCode
 	}
@@ -312,13 +318,21 @@ func credential(configuration string) Credential {
 	return Credential{ID: id, Configuration: configuration, Version: "1", Key: "pid-signer", Intent: 7, Outcome: 8}
 }
 
+// issued is Issue where nothing but the credentials matters.
+func (g *Grant) issued(ctx context.Context, configuration string, credentials []Credential) error {
+	_, err := g.Issue(ctx, configuration, IssueRecord{Credentials: credentials, KeysHash: hashOf("keys of " + configuration), ProofsHash: hashOf("proofs of " + configuration)})
+	return err
+}
+
+func hashOf(text string) [32]byte { return sha256.Sum256([]byte(text)) }
+
 // issue records one credential of each configuration.
 func (f *fixture) issue(token string, configurations ...string) {
 	f.t.Helper()
 	g := f.grant(token)
 	defer g.Release()
 	for _, id := range configurations {
-		if err := g.Issue(context.Background(), id, []Credential{credential(id)}); err != nil {
+		if err := g.issued(context.Background(), id, []Credential{credential(id)}); err != nil {
 			f.t.Fatal(err)
 		}
 	}

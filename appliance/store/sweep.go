@@ -34,11 +34,11 @@ func (s *Store) settle(ctx context.Context) error {
 	s.flushFetched(ctx)
 	ended := 0
 	for {
-		n, err := s.expire(ctx)
+		n, some, err := s.expire(ctx)
 		if err != nil {
 			return err
 		}
-		ended += n
+		ended += some
 		if n < sweepLimit {
 			break
 		}
@@ -50,47 +50,6 @@ func (s *Store) settle(ctx context.Context) error {
 	return nil
 }
 
-// due is an offer whose time is over.
-type due struct {
-	id     int64
-	uuid   []byte
-	issued bool
-}
-
-// expire ends up to sweepLimit offers whose code or token has run out. One with
-// a credential already counts as issued.
-func (s *Store) expire(ctx context.Context) (int, error) {
-	var rows []due
-	now := s.now()
-	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		rows = nil
-		err := tx.Rows(`SELECT id, uuid, EXISTS (SELECT 1 FROM credentials WHERE offer = offers.id) FROM offers WHERE due_at IS NOT NULL AND due_at <= ? ORDER BY due_at LIMIT ?`,
-			[]any{millis(now), sweepLimit}, func(scan func(...any) error) error {
-				var d due
-				err := scan(&d.id, &d.uuid, &d.issued)
-				rows = append(rows, d)
-				return err
-			})
-		if err != nil {
-			return err
-		}
-		for _, d := range rows {
-			state, kind := Expired, "offer.expired"
-			if d.issued {
-				state, kind = Issued, "offer.issued"
-			}
-			if _, err := end(tx, d.id, state, now, "state IN (0, 1, 2)"); err != nil {
-				return err
-			}
-			if err := s.record(tx, Event{Time: now, Kind: kind, Actor: "appliance", Subject: formatUUID(d.uuid)}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return len(rows), err
-}
-
 // retain deletes finished offers and sent events past their retention. Both
 // tables grow in time's order, so only their oldest rows are looked at; the
 // newest event stays, because the next one's number follows it.
@@ -99,8 +58,8 @@ func (s *Store) retain(ctx context.Context) error {
 	for {
 		var n int64
 		err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
-			if n, err = tx.Exec(`DELETE FROM offers WHERE id IN (SELECT id FROM (SELECT id, finished_at FROM offers ORDER BY id LIMIT 5000)
-				WHERE finished_at > 0 AND finished_at < ? LIMIT ?)`, cutoff, sweepLimit); err != nil {
+			if n, err = tx.Exec(`DELETE FROM offers WHERE id IN (SELECT id FROM (SELECT id, finished_at, epoch FROM offers ORDER BY id LIMIT 5000)
+				WHERE finished_at > 0 AND finished_at < ? AND epoch IS NULL LIMIT ?)`, cutoff, sweepLimit); err != nil {
 				return err
 			}
 			if _, err = tx.Exec("DELETE FROM keys WHERE block < (SELECT min(id) / 64 FROM offers)"); err != nil {
@@ -125,30 +84,33 @@ func (s *Store) startOver(ctx context.Context) error {
 		return err
 	}
 	source, base, now := hex.EncodeToString(id[:]), s.outbox.opened, s.now()
-	var cancelled []due
+	cancelled := 0
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		cancelled = nil
-		err := tx.Rows("SELECT id, uuid FROM offers WHERE due_at IS NOT NULL AND id <= ?", []any{s.inherited}, func(scan func(...any) error) error {
-			var d due
-			err := scan(&d.id, &d.uuid)
-			cancelled = append(cancelled, d)
-			return err
-		})
+		cancelled = 0
+		rows, err := dueRows(tx, "epoch IS NOT NULL AND id <= ?", s.inherited)
 		if err != nil {
 			return err
 		}
 		if _, err := tx.Exec("UPDATE meta SET source = ?, source_base = ?, sent = ? WHERE id = 1", source, base, base); err != nil {
 			return err
 		}
-		for _, d := range cancelled {
-			if _, err := end(tx, d.id, Cancelled, now, "state IN (0, 1, 2)"); err != nil {
+		for _, d := range rows {
+			ended, err := end(tx, d.id, Cancelled, now, false, unfinished)
+			if err == nil && !ended { // an issued one, whose retries end
+				_, err = end(tx, d.id, d.state, now, false, "epoch IS NOT NULL")
+			}
+			if err != nil {
 				return err
 			}
+			if !ended {
+				continue
+			}
+			cancelled++
 			if err := s.record(tx, Event{Time: now, Kind: "offer.cancelled", Actor: "appliance", Subject: formatUUID(d.uuid), Detail: map[string]string{"reason": "restored"}}); err != nil {
 				return err
 			}
 		}
-		return s.record(tx, Event{Time: now, Kind: "database.restored", Actor: "appliance", Detail: map[string]string{"cancelled": fmt.Sprint(len(cancelled))}})
+		return s.record(tx, Event{Time: now, Kind: "database.restored", Actor: "appliance", Detail: map[string]string{"cancelled": fmt.Sprint(cancelled)}})
 	})
 	if err != nil {
 		return err
@@ -156,7 +118,7 @@ func (s *Store) startOver(ctx context.Context) error {
 	s.outbox.mu.Lock()
 	s.outbox.source, s.outbox.base, s.outbox.sent = source, base, base
 	s.outbox.mu.Unlock()
-	s.log.Warn("chancery.db is an older copy: open offers were cancelled, and operators that were revoked since the copy was made are valid again: revoke them anew", "cancelled", len(cancelled))
+	s.log.Warn("chancery.db is an older copy: open offers were cancelled, and operators that were revoked since the copy was made are valid again: revoke them anew", "cancelled", cancelled)
 	return nil
 }
 
