@@ -67,13 +67,13 @@ func TestReadOffer(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	wrong := "x"
-	if _, err := r.store.Redeem(t.Context(), store.Redemption{Code: created.code(t), TransactionCode: &wrong, Lifetime: time.Minute}); err == nil {
+	if _, err := r.store.Redeem(t.Context(), store.Redemption{Code: created.code(t), TransactionCode: &wrong, Lifetime: func([]string) time.Duration { return time.Minute }}); err == nil {
 		t.Fatal("a wrong transaction code")
 	}
 	if o := read(); *o.AttemptsLeft != 4 {
 		t.Errorf("%+v", o)
 	}
-	token, err := r.store.Redeem(t.Context(), store.Redemption{Code: created.code(t), TransactionCode: &created.TransactionCode, Lifetime: time.Minute})
+	token, err := r.store.Redeem(t.Context(), store.Redemption{Code: created.code(t), TransactionCode: &created.TransactionCode, Lifetime: func([]string) time.Duration { return time.Minute }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestReadOffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer grant.Release()
-	if err := grant.Issue(t.Context(), residenceID, []store.Credential{{ID: "c-1", Configuration: residenceID, Version: "v", Key: "did-1", Intent: 7, Outcome: 8}}); err != nil {
+	if _, err := grant.Issue(t.Context(), residenceID, store.IssueRecord{Credentials: []store.Credential{{ID: "c-1", Configuration: residenceID, Version: "v", Key: "did-1", Intent: 7, Outcome: 8}}}); err != nil {
 		t.Fatal(err)
 	}
 	o = read()
@@ -111,7 +111,7 @@ func TestCancelOffer(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	faulty(t, r.do(t, http.MethodDelete, offersPath+"/"+created.ID, nil), http.StatusConflict, "Conflict")
-	if _, err := r.store.Redeem(t.Context(), store.Redemption{Code: created.code(t), Lifetime: time.Minute}); err == nil {
+	if _, err := r.store.Redeem(t.Context(), store.Redemption{Code: created.code(t), Lifetime: func([]string) time.Duration { return time.Minute }}); err == nil {
 		t.Error("the code of a cancelled offer was redeemed")
 	}
 	var o offerBody
