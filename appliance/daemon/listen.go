@@ -13,18 +13,63 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
+	"chancery/appliance/limit"
 	"chancery/issuance/configuration"
 )
 
-// Time and size limits of both listeners.
+// patience is how long a listener waits for its clients.
+type patience struct {
+	// header is for the handshake, and for a request's header; request for the
+	// whole request; answer from the header to the end of the answer; idle
+	// between two requests of a connection.
+	header, request, answer, idle time.Duration
+	// unread is how long an HTTP/2 connection may take nothing of what is sent,
+	// ping how long it may be silent before it is asked whether it is still there.
+	unread, ping time.Duration
+}
+
+// usual is the patience of both listeners. The answer's leaves room for a
+// signature that waits for the token.
+var usual = patience{header: 10 * time.Second, request: 30 * time.Second, answer: 60 * time.Second, idle: 2 * time.Minute,
+	unread: 20 * time.Second, ping: 30 * time.Second}
+
 const (
-	headerWithin  = 10 * time.Second
-	requestWithin = 30 * time.Second
-	// answerWithin leaves room for a signature that waits for the token.
-	answerWithin   = 60 * time.Second
-	idleWithin     = 2 * time.Minute
+	// maxHeaderBytes is more than wallet attestations with their chains need.
 	maxHeaderBytes = 32 << 10
+	// adminConnections bounds the admin listener's open connections.
+	adminConnections = 256
 )
+
+// http2Limits bound what one HTTP/2 connection may have under way. net/http
+// itself ends connections that reset streams faster than handlers end (Go 1.21.3),
+// flood with CONTINUATION frames (Go 1.22.2), or with frames that want an answer
+// (Go 1.12.8).
+func (p patience) http2Limits() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10,
+		MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10,
+		WriteByteTimeout: p.unread, SendPingTimeout: p.ping, PingTimeout: p.header,
+	}
+}
+
+// suites are what RFC 9325 §4.2 (BCP 195) recommends for TLS 1.2, and ChaCha20
+// for hosts without AES instructions. TLS 1.3 has no others.
+var suites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// front is what a listener is made of.
+type front struct {
+	name, address, certificate, key string
+	handler                         http.Handler
+	// clients tell who is at the other end.
+	clients *limit.Addresses
+	// connections bounds the open ones.
+	connections int
+	patience    patience
+}
 
 // server is a listener with its handler.
 type server struct {
@@ -48,15 +93,15 @@ func (d *appliance) listen(configurations []*configuration.Configuration) ([]*se
 	if err != nil {
 		return nil, err
 	}
+	wallet, err := d.walletFront()
+	if err != nil {
+		return nil, err
+	}
+	admin := front{name: "admin", address: d.cfg.Admin.Listen, certificate: d.cfg.Admin.TLSCertificate, key: d.cfg.Admin.TLSKey,
+		handler: d.operators(configurations), clients: &limit.Addresses{}, connections: adminConnections, patience: usual}
 	var servers []*server
-	for _, want := range []struct {
-		name, address, certificate, key string
-		handler                         http.Handler
-	}{
-		{"wallet", d.cfg.Issuer.Listen, d.cfg.Issuer.TLSCertificate, d.cfg.Issuer.TLSKey, d.issuer.Handler()},
-		{"admin", d.cfg.Admin.Listen, d.cfg.Admin.TLSCertificate, d.cfg.Admin.TLSKey, d.operators(configurations)},
-	} {
-		s, err := d.newServer(given, want.name, want.address, want.certificate, want.key, want.handler)
+	for _, f := range []front{wallet, admin} {
+		s, err := d.newServer(given, f)
 		if err != nil {
 			for _, s := range servers {
 				s.listener.Close()
@@ -68,29 +113,49 @@ func (d *appliance) listen(configurations []*configuration.Configuration) ([]*se
 	return servers, nil
 }
 
-func (d *appliance) newServer(given map[string]net.Listener, name, address, certificateFile, keyFile string, handler http.Handler) (*server, error) {
-	c, err := loadCertificate(name, certificateFile, keyFile)
+// newServer opens a listener. From the network inwards: the bound on
+// connections, the PROXY protocol's header, TLS.
+func (d *appliance) newServer(given map[string]net.Listener, f front) (*server, error) {
+	c, err := loadCertificate(f.name, f.certificate, f.key)
 	if err != nil {
 		return nil, err
 	}
 	d.metrics.watch(c)
-	l := given[name]
+	l := given[f.name]
 	if l == nil {
 		if len(given) > 0 {
-			return nil, fmt.Errorf("the service manager gave sockets, but none is named %q: set FileDescriptorName= in its socket unit", name)
+			return nil, fmt.Errorf("the service manager gave sockets, but none is named %q: set FileDescriptorName= in its socket unit", f.name)
 		}
-		if l, err = net.Listen("tcp", address); err != nil {
-			return nil, fmt.Errorf("the %s listener: %w", name, err)
+		if l, err = net.Listen("tcp", f.address); err != nil {
+			return nil, fmt.Errorf("the %s listener: %w", f.name, err)
 		}
 	}
-	return &server{listener: l, certificate: c, http: &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: headerWithin, ReadTimeout: requestWithin, WriteTimeout: answerWithin, IdleTimeout: idleWithin,
+	bounded := limit.NewConnections(l, f.connections, f.clients.Trusted)
+	d.metrics.count(f.name, bounded)
+	return &server{listener: f.clients.Listen(bounded), certificate: c, http: &http.Server{
+		Handler:           framed(f.handler),
+		ConnState:         bounded.State,
+		ReadHeaderTimeout: f.patience.header, ReadTimeout: f.patience.request, WriteTimeout: f.patience.answer, IdleTimeout: f.patience.idle,
 		MaxHeaderBytes: maxHeaderBytes,
-		TLSConfig:      &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get},
+		HTTP2:          f.patience.http2Limits(),
+		TLSConfig:      &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, GetCertificate: c.get},
 		// Handshakes that strangers break off are no news.
 		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}}, nil
+}
+
+// framed guards against request smuggling where net/http does not. Of an HTTP/1.1
+// request with both it takes Transfer-Encoding and hides Content-Length, in HTTP/1.0
+// it hides Transfer-Encoding; a proxy may have taken the other one for the
+// request's end. So nothing is read behind such a request (RFC 9112 §6.1), nor behind
+// those that cannot be told from it.
+func framed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // activated returns the service manager's listeners by name (sd_listen_fds(3)).

@@ -12,16 +12,24 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"chancery/appliance/limit"
 )
 
-// listening serves handler with a certificate of its own.
-func listening(t *testing.T, handler http.Handler) *server {
+// listening serves handler with a certificate of its own; with may change what
+// the listener is made of.
+func listening(t *testing.T, handler http.Handler, with ...func(*front)) *server {
 	t.Helper()
 	dir := t.TempDir()
 	writePair(t, dir, "localhost")
 	d := &appliance{log: slog.New(slog.DiscardHandler)}
 	d.metrics = newMetrics(d)
-	s, err := d.newServer(nil, "wallet", "127.0.0.1:0", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), handler)
+	f := front{name: "wallet", address: "127.0.0.1:0", certificate: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem"),
+		handler: handler, clients: &limit.Addresses{}, connections: 1000, patience: usual}
+	for _, change := range with {
+		change(&f)
+	}
+	s, err := d.newServer(nil, f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"chancery/appliance/limit"
 )
 
 // metrics are chanceryd's, with what the signer tells at each scrape. Labels are
@@ -20,9 +22,11 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	refused  *prometheus.CounterVec
 
-	mu           sync.Mutex // guards certificates
+	mu           sync.Mutex // guards what follows
 	certificates []*certificate
+	connections  map[string]*limit.Connections // by listener
 }
 
 // Descriptions of what is asked for at each scrape.
@@ -36,6 +40,8 @@ var (
 	logEntries       = prometheus.NewDesc("chancery_audit_log_entries", "Entries in the audit log.", nil, nil)
 	logCovered       = prometheus.NewDesc("chancery_audit_log_checkpoint_entries", "Entries under the newest checkpoint.", nil, nil)
 	outboxBacklog    = prometheus.NewDesc("chancery_outbox_backlog", "Events that the audit log does not have yet.", nil, nil)
+	connectionsOpen  = prometheus.NewDesc("chancery_connections", "Open connections of the listener.", []string{"listener"}, nil)
+	connectionsLimit = prometheus.NewDesc("chancery_connections_limit", "Connections of the listener that may be open.", []string{"listener"}, nil)
 	tlsNotAfter      = prometheus.NewDesc("chancery_tls_certificate_not_after_seconds", "End of the listener's certificate, Unix time.", []string{"listener"}, nil)
 	keyNotAfter      = prometheus.NewDesc("chancery_key_certificate_not_after_seconds", "End of the key's certificate, Unix time.", []string{"key", "purpose"}, nil)
 	crlNextUpdate    = prometheus.NewDesc("chancery_crl_next_update_seconds", "When the IACA's revocation list must be replaced, Unix time.", []string{"key"}, nil)
@@ -46,8 +52,11 @@ func newMetrics(d *appliance) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chancery_requests_total", Help: "Requests of wallets by endpoint and outcome."}, []string{"endpoint", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "chancery_request_duration_seconds", Help: "Time of wallets' requests by endpoint.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}, []string{"endpoint"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chancery_refused_requests_total",
+			Help: "Requests refused because the client's address asked for too much, by class: read (GET) or write (POST)."}, []string{"class"}),
+		connections: map[string]*limit.Connections{},
 	}
-	m.registry.MustRegister(m.requests, m.duration, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.duration, m.refused, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -59,6 +68,17 @@ func (m *metrics) handler() http.Handler {
 func (m *metrics) observe(endpoint, outcome string, took time.Duration) {
 	m.requests.WithLabelValues(endpoint, outcome).Inc()
 	m.duration.WithLabelValues(endpoint).Observe(took.Seconds())
+}
+
+// refuse counts a request that was over its address's rate. Which address it was
+// is not kept.
+func (m *metrics) refuse(class string) { m.refused.WithLabelValues(class).Inc() }
+
+// count adds a listener's connections.
+func (m *metrics) count(listener string, c *limit.Connections) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.connections[listener] = c
 }
 
 // watch adds a listener's certificate.
@@ -96,6 +116,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for listener, c := range m.connections {
+		gauge(connectionsOpen, float64(c.Open()), listener)
+		gauge(connectionsLimit, float64(c.Limit()), listener)
+	}
 	for _, c := range m.certificates {
 		if leaf := c.present.Load().Leaf; leaf != nil {
 			gauge(tlsNotAfter, float64(leaf.NotAfter.Unix()), c.name)

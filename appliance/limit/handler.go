@@ -17,7 +17,7 @@ const (
 	Write = "write"
 )
 
-// defaultEntries is how many addresses each class knows at once: about 11 MB
+// defaultEntries is how many addresses each class knows at once: about 10 MiB
 // when all of them are taken.
 const defaultEntries = 1 << 16
 
