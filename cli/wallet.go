@@ -186,12 +186,15 @@ func (f *walletFlags) accept(s *session, link string) error {
 
 // prepare makes the folder and refuses to overwrite before a code is spent.
 func (f *walletFlags) prepare(configurations []string) error {
+	if err := f.prepareOut(configurations); err != nil {
+		return err
+	}
 	if f.state != "" {
 		if _, err := os.Stat(f.state); err == nil {
 			return fmt.Errorf("--state: %s exists: go on with it, or choose another file", f.state)
 		}
 	}
-	return f.prepareOut(configurations)
+	return nil
 }
 
 func (f *walletFlags) prepareOut(configurations []string) error {

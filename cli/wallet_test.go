@@ -31,6 +31,10 @@ type counter struct {
 	root    string // file with the trusted root
 	ca      string // file with the server's CA
 	redeems int
+	// deferrals is how often a credential is not ready yet.
+	deferrals int
+	waiting   []*ecdsa.PublicKey
+	noRefresh bool // no refresh token is given
 }
 
 func newCounter(t *testing.T) *counter {
@@ -66,42 +70,72 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	answers := map[string]any{
 		"/.well-known/openid-credential-issuer": map[string]any{"credential_issuer": c.server.URL, "credential_endpoint": c.server.URL + "/credential", "nonce_endpoint": c.server.URL + "/nonce",
+			"deferred_credential_endpoint": c.server.URL + "/deferred", "batch_credential_issuance": map[string]any{"batch_size": 3},
 			"display": []any{map[string]any{"name": "Utopia\x1b[31m"}}, "credential_configurations_supported": map[string]any{"pid": map[string]any{"format": "dc+sd-jwt", "vct": "urn:test",
 				"cryptographic_binding_methods_supported": []string{"jwk"}, "proof_types_supported": map[string]any{"jwt": map[string]any{"proof_signing_alg_values_supported": []string{"ES256"}}},
 				"credential_metadata": map[string]any{"claims": []any{map[string]any{"path": []any{"family_name"}, "mandatory": true}}}}}},
 		"/.well-known/oauth-authorization-server": map[string]any{"issuer": c.server.URL, "token_endpoint": c.server.URL + "/token", "pre-authorized_grant_anonymous_access_supported": true,
-			"grant_types_supported": []string{"urn:ietf:params:oauth:grant-type:pre-authorized_code"}},
-		"/token": map[string]any{"access_token": "t", "token_type": "bearer", "expires_in": 60},
+			"grant_types_supported": []string{"urn:ietf:params:oauth:grant-type:pre-authorized_code", "refresh_token"}},
+		"/token": map[string]any{"access_token": "t", "token_type": "bearer", "expires_in": 60, "refresh_token": "r"},
 		"/nonce": map[string]any{"c_nonce": "n"},
 	}
 	answer := answers[r.URL.Path]
 	switch {
-	case r.URL.Path == "/credential":
-		answer = map[string]any{"credentials": []any{map[string]any{"credential": c.issue(r)}}}
-	case r.URL.Path == "/token" && r.FormValue("tx_code") != "1234":
+	case r.URL.Path == "/credential" || r.URL.Path == "/deferred":
+		if r.URL.Path == "/credential" {
+			c.waiting = c.holders(r)
+		}
+		answer = c.answer(w)
+	case r.URL.Path == "/token" && r.FormValue("tx_code") != "1234" && r.FormValue("refresh_token") != "r":
 		w.WriteHeader(http.StatusBadRequest)
 		answer = map[string]any{"error": "invalid_grant", "error_description": "the transaction code is wrong"}
 	case r.URL.Path == "/token":
 		c.redeems++
+		if c.noRefresh {
+			delete(answer.(map[string]any), "refresh_token")
+		}
 	}
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
 		c.t.Error(err)
 	}
 }
 
-// issue makes a credential for the key in the request's proof.
-func (c *counter) issue(r *http.Request) string {
+// holders returns the keys in the request's proofs.
+func (c *counter) holders(r *http.Request) []*ecdsa.PublicKey {
 	var request struct{ Proofs struct{ JWT []string } }
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		c.t.Fatal(err)
 	}
-	proof, err := jose.ParseSignedCompact(request.Proofs.JWT[0], []jose.SignatureAlgorithm{jose.ES256})
-	if err != nil {
-		c.t.Fatal(err)
+	var keys []*ecdsa.PublicKey
+	for _, text := range request.Proofs.JWT {
+		proof, err := jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{jose.ES256})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		keys = append(keys, proof.Signatures[0].Protected.JSONWebKey.Key.(*ecdsa.PublicKey))
 	}
+	return keys
+}
+
+// answer issues for the keys that wait, or defers.
+func (c *counter) answer(w http.ResponseWriter) any {
+	if c.deferrals > 0 {
+		c.deferrals--
+		w.WriteHeader(http.StatusAccepted)
+		return map[string]any{"transaction_id": "transaction", "interval": 0.001}
+	}
+	var list []any
+	for _, key := range c.waiting {
+		list = append(list, map[string]any{"credential": c.issue(key)})
+	}
+	return map[string]any{"credentials": list}
+}
+
+// issue makes a credential for a key.
+func (c *counter) issue(holder *ecdsa.PublicKey) string {
 	now := time.Now().Truncate(time.Hour)
 	p, err := sdjwt.Prepare(sdjwt.Request{VCT: "urn:test", Issuer: crossIssuer, Claims: c.claims, Disclose: []sdjwt.Path{{"family_name"}}, Algorithm: issuance.ES256,
-		Holder: proof.Signatures[0].Protected.JSONWebKey.Key.(*ecdsa.PublicKey), Chain: [][]byte{c.signer.leaf}, IssuedAt: now, NotBefore: now, Expires: now.Add(24 * time.Hour)})
+		Holder: holder, Chain: [][]byte{c.signer.leaf}, IssuedAt: now, NotBefore: now, Expires: now.Add(24 * time.Hour)})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -125,7 +159,7 @@ func TestWalletAccept(t *testing.T) {
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(out, "*"))
-	if err != nil || !slices.Equal(files, []string{filepath.Join(out, "pid.key.json"), filepath.Join(out, "pid.report.json"), filepath.Join(out, "pid.sd-jwt")}) {
+	if err != nil || !slices.Equal(files, []string{filepath.Join(out, "pid.key.json"), filepath.Join(out, "pid.report.json"), filepath.Join(out, "pid.sd-jwt"), filepath.Join(out, "state.json")}) {
 		t.Errorf("%v, %v", files, err)
 	}
 	if status, shown, _ := run(t, nil, "verify", "--trust", c.root, "--offline", files[2]); status != 0 || !strings.Contains(shown, "VERIFIED") {

@@ -43,14 +43,14 @@ func (f *flow) authenticate(ctx context.Context) error {
 		}
 	}
 	// A state goes on as it began; a new one has no token yet.
-	wanted := f.s.AccessToken == "" && len(f.m.Server.DPoP) > 0 && !f.w.NoDPoP || f.s.DPoPKey != nil
+	wanted := f.s.AccessToken == "" && len(f.m.Server.DPoP) > 0 && !f.w.NoDPoP
 	if f.method == methodAttestDPoP {
 		if f.s.DPoPKey == nil {
 			f.s.DPoPKey = f.s.InstanceKey
 		}
 		wanted = true
 	}
-	if wanted {
+	if wanted && f.dpop == nil {
 		if f.dpop, f.s.DPoPKey, err = keptKey(f.s.DPoPKey, f.m.Server.DPoP, "dpop_signing_alg_values_supported"); err != nil {
 			return failed(StepServer, err)
 		}

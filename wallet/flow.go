@@ -24,21 +24,42 @@ type flow struct {
 	attestationChallenge string
 }
 
-// begin reads the metadata.
+// begin reads the metadata and takes up the key of a state.
 func (w *Wallet) begin(ctx context.Context, s *State) (*flow, error) {
 	m, err := w.metadata(ctx, s.Issuer, s.Server)
 	if err != nil {
 		return nil, err
 	}
-	return &flow{w: w, m: m, s: s, result: &Result{Metadata: m, State: s}}, nil
+	f := &flow{w: w, m: m, s: s, result: &Result{Metadata: m, State: s}}
+	if s.DPoPKey != nil {
+		if f.dpop, err = privateKey(s.DPoPKey); err != nil {
+			return nil, failed(StepToken, err)
+		}
+	}
+	return f, nil
+}
+
+// rehearse finds what the wallet cannot do for the issuer before a code or a
+// refresh token is spent on it.
+func (f *flow) rehearse() error {
+	for _, id := range f.s.Configurations {
+		c, found := f.m.Configurations[id]
+		if !found {
+			return wrong(StepMetadata, "the configuration %q is not in credential_configurations_supported", id)
+		}
+		if _, err := f.plan(c); err != nil {
+			return failed(StepCredential, err)
+		}
+	}
+	if _, err := f.seal(&request{}, map[string]any{}); err != nil {
+		return failed(StepCredential, err)
+	}
+	return nil
 }
 
 // finish asks for every credential, and waits for those that are deferred.
 func (f *flow) finish(ctx context.Context) (*Result, error) {
 	for _, id := range f.s.Configurations {
-		if _, found := f.m.Configurations[id]; !found {
-			return f.result, wrong(StepMetadata, "the configuration %q is no longer in credential_configurations_supported", id)
-		}
 		identifiers := f.s.Identifiers[id]
 		if len(identifiers) == 0 {
 			identifiers = []string{""}

@@ -55,8 +55,14 @@ func (f *flow) details() (string, error) {
 	return string(data), err
 }
 
-// token sends a token request and takes the answer into the state.
+// token authenticates the client, sends a token request and takes the answer
+// into the state.
 func (f *flow) token(ctx context.Context, form url.Values, detailed bool) error {
+	if f.method == "" {
+		if err := f.authenticate(ctx); err != nil {
+			return err
+		}
+	}
 	a, err := f.send(ctx, request{step: StepToken, method: http.MethodPost, target: f.m.Server.TokenEndpoint, fresh: func(r *request) error {
 		values, header, err := f.authenticated(form)
 		r.header, r.body = header, []byte(values.Encode())

@@ -173,13 +173,13 @@ func (w *Wallet) Take(ctx context.Context, offer *Offer, txCode string) (*Result
 	if err != nil {
 		return nil, err
 	}
-	if f.s.Configurations, err = w.choose(offer, f.m); err != nil {
+	if f.s.Configurations, err = w.choose(offer); err != nil {
 		return nil, err
 	}
 	if txCode, err = w.transactionCode(offer, txCode); err != nil {
 		return nil, err
 	}
-	if err := f.authenticate(ctx); err != nil {
+	if err := f.rehearse(); err != nil {
 		return nil, err
 	}
 	if err := f.redeem(ctx, offer, txCode); err != nil {
@@ -192,9 +192,6 @@ func (w *Wallet) Take(ctx context.Context, offer *Offer, txCode string) (*Result
 func (w *Wallet) Resume(ctx context.Context, state *State) (*Result, error) {
 	f, err := w.begin(ctx, state)
 	if err != nil {
-		return nil, err
-	}
-	if err := f.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	return f.result, f.collect(ctx)
@@ -210,7 +207,7 @@ func (w *Wallet) Refresh(ctx context.Context, state *State) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.authenticate(ctx); err != nil {
+	if err := f.rehearse(); err != nil {
 		return nil, err
 	}
 	if err := f.refresh(ctx); err != nil {
@@ -219,8 +216,8 @@ func (w *Wallet) Refresh(ctx context.Context, state *State) (*Result, error) {
 	return f.finish(ctx)
 }
 
-// choose returns the configurations to ask for, each known to the metadata.
-func (w *Wallet) choose(offer *Offer, metadata *Metadata) ([]string, error) {
+// choose returns the configurations to ask for.
+func (w *Wallet) choose(offer *Offer) ([]string, error) {
 	chosen := offer.Configurations
 	if len(w.Configurations) > 0 {
 		chosen = w.Configurations
@@ -228,9 +225,6 @@ func (w *Wallet) choose(offer *Offer, metadata *Metadata) ([]string, error) {
 	for _, id := range chosen {
 		if !slices.Contains(offer.Configurations, id) {
 			return nil, wrong(StepOffer, "it does not offer %q", id)
-		}
-		if _, found := metadata.Configurations[id]; !found {
-			return nil, wrong(StepMetadata, "the offered configuration %q is not in credential_configurations_supported", id)
 		}
 	}
 	return chosen, nil
