@@ -229,3 +229,22 @@ func TestCloseEndsWaiting(t *testing.T) {
 		t.Error("the connection that waited is open")
 	}
 }
+
+// BenchmarkState is what the bound on connections costs a request: it makes its
+// connection active and idle again, among a thousand idle ones.
+func BenchmarkState(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := NewConnections(l, 10_000, nobody)
+	defer c.Close()
+	for range 1000 {
+		c.State(&net.TCPConn{}, http.StateIdle)
+	}
+	conn := &net.TCPConn{}
+	for b.Loop() {
+		c.State(conn, http.StateActive)
+		c.State(conn, http.StateIdle)
+	}
+}

@@ -64,8 +64,12 @@ func New(o Options) *Limiter {
 }
 
 // Handler answers 429 with Retry-After (RFC 6585 §4) before next has read
-// anything, when the client's address is over its rate.
+// anything, when the client's address is over its rate. Without a limit it is
+// next itself.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
+	if l.read.limit == 0 {
+		return next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		class, buckets := Write, l.write
 		switch r.Method {

@@ -103,8 +103,8 @@ func TestZeroIsNoLimit(t *testing.T) {
 	wait.Wait()
 }
 
-// BenchmarkHandler is what the middleware costs a request: without a limit,
-// with one, for an address in the Forwarded header, and for a refused request.
+// BenchmarkHandler is what the middleware costs a request: for the connection's
+// address, for one in the Forwarded header, and for a refused request.
 func BenchmarkHandler(b *testing.B) {
 	clients, err := NewAddresses(Proxies{Trusted: []string{"192.0.2.0/24"}, Header: Forwarded})
 	if err != nil {
@@ -115,7 +115,6 @@ func BenchmarkHandler(b *testing.B) {
 		name string
 		o    Options
 	}{
-		{"unlimited", Options{}},
 		{"limited", Options{PerAddress: Rate{Requests: 1 << 30}}},
 		{"forwarded", Options{PerAddress: Rate{Requests: 1 << 30}, Addresses: clients}},
 		{"refused", Options{PerAddress: Rate{Requests: 1, Per: time.Hour}}},

@@ -136,3 +136,13 @@ func BenchmarkFullTable(b *testing.B) {
 		b.ReportMetric(float64(t.size()), "entries")
 	}
 }
+
+// BenchmarkAllow is one check, of many addresses from many goroutines.
+func BenchmarkAllow(b *testing.B) {
+	t := NewBuckets[netip.Addr](Rate{Requests: 1 << 30}, defaultEntries)
+	b.RunParallel(func(p *testing.PB) {
+		for i := uint32(0); p.Next(); i++ {
+			t.Allow(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), epoch)
+		}
+	})
+}
