@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"chancery/appliance/oid4vci"
 	"chancery/appliance/signer/wire"
@@ -26,10 +25,13 @@ func walletListener(t *testing.T, change func(*config.Issuer)) (*server, *applia
 	t.Helper()
 	dir := t.TempDir()
 	writePair(t, dir, "localhost")
-	yes := true
-	issuer := config.Issuer{Identifier: "https://localhost/t", Listen: "127.0.0.1:0", TLSCertificate: filepath.Join(dir, "cert.pem"), TLSKey: filepath.Join(dir, "key.pem"),
-		Display: []config.Display{{Name: "Bürgeramt <Musterstadt>"}}, AnonymousAccess: &yes, NonceLifetime: config.Duration(time.Minute),
-		AccessTokenLifetime: config.Duration(time.Minute), HTTP: config.HTTP{MaxConnections: 100, OfferRequestsPerMinute: 120}}
+	c, err := config.Load(filepath.Join("..", "..", "examples", "chancery.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := c.Issuer
+	issuer.Identifier, issuer.Listen, issuer.TLSCertificate, issuer.TLSKey = "https://localhost/t", "127.0.0.1:0", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	issuer.Display = []config.Display{{Name: "Bürgeramt <Musterstadt>"}}
 	change(&issuer)
 	configurations, err := configuration.LoadDir(filepath.Join("..", "..", "examples", "configurations"))
 	if err != nil {
@@ -136,7 +138,7 @@ func TestWelcome(t *testing.T) {
 // class.
 func TestRateOverTLS(t *testing.T) {
 	s, d := walletListener(t, func(i *config.Issuer) {
-		i.HTTP = config.HTTP{TrustedProxies: []string{"127.0.0.1"}, ProxyProtocol: true, RequestsPerSecond: 1, Burst: 2, MaxConnections: 100}
+		i.HTTP = config.HTTP{TrustedProxies: []string{"127.0.0.1"}, ProxyProtocol: true, RequestsPerSecond: 1, Burst: 2, MaxConnections: 100, OfferRequestsPerMinute: 120}
 	})
 	// through asks as the proxy does for a client until it is refused.
 	through := func(address string) (served int) {
