@@ -31,8 +31,6 @@ func (a *Authenticator) attestation(ctx context.Context, r Request, id string) (
 	attestations, proofs := r.Header.Values(AttestationHeader), r.Header.Values(PoPHeader)
 	combined := len(proofs) == 0 && r.DPoP != nil && a.options.DPoP
 	switch {
-	case a.options.Providers.Len() == 0:
-		return Identity{}, invalid(AttestationHeader, "wallet attestations are not supported", "RFC 6749 §5.2")
 	case len(attestations) != 1:
 		return Identity{}, invalid(AttestationHeader, "there must be one OAuth-Client-Attestation header", "ABCA -07 §6.1, §9 (1)")
 	case len(proofs) != 1 && !combined:
@@ -92,11 +90,14 @@ func (a *Authenticator) readAttestation(compact, id string) (attested, error) {
 		return fail(" signature", "the signature of the attestation does not verify", "ABCA -07 §9 (5)")
 	}
 	clientID := t.String("sub")
+	_, registered := a.clients[clientID]
 	switch {
 	case !printable(clientID, maxID):
 		return fail(" sub", "sub must be the client_id", "ABCA -07 §5.1")
 	case id != "" && id != clientID:
 		return attested{}, invalid("client_id", "client_id is not the sub of the attestation", "ABCA -07 §9 (13)")
+	case registered:
+		return fail(" sub", "this client must authenticate with private_key_jwt", "RFC 6749 §2.3")
 	case !source.Allows(clientID):
 		return fail(" sub", "the attester may not vouch for this client_id", "OpenID4VCI 1.0 App. E")
 	case a.options.RequireIssuer && t.String("iss") == "":

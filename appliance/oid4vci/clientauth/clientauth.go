@@ -187,7 +187,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Identity, 
 	if r.Form.Get("client_secret") != "" {
 		return Identity{}, invalid("client_secret", "client secrets are not supported", "RFC 6749 §2.3.1")
 	}
-	attested := len(r.Header.Values(AttestationHeader))+len(r.Header.Values(PoPHeader)) > 0
+	// Where no provider is believed the headers mean nothing, as any unknown one.
+	attested := a.options.Providers.Len() > 0 && len(r.Header.Values(AttestationHeader))+len(r.Header.Values(PoPHeader)) > 0
 	asserted := r.Form.Get("client_assertion") != "" || r.Form.Get("client_assertion_type") != ""
 	switch {
 	case attested && asserted:
