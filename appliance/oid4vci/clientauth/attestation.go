@@ -33,6 +33,8 @@ func (a *Authenticator) attestation(ctx context.Context, r Request, id string) (
 	switch {
 	case len(attestations) != 1:
 		return Identity{}, invalid(AttestationHeader, "there must be one OAuth-Client-Attestation header", "ABCA -07 §6.1, §9 (1)")
+	case len(proofs) == 0 && a.options.DPoP && r.DPoPError != nil:
+		return Identity{}, r.DPoPError
 	case len(proofs) != 1 && !combined:
 		return Identity{}, invalid(PoPHeader, "there must be one OAuth-Client-Attestation-PoP header", "ABCA -07 §6.1, §9 (1)")
 	}

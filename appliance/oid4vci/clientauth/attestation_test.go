@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -306,6 +307,34 @@ func TestCombined_119_127_132(t *testing.T) {
 	q.DPoP = proof(r.client, "", false)
 	if got, err := r.authenticate(q); err != nil || got.Method != Attestation {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A wallet whose one proof is DPoP's gets through the nonce round, with the nonce
+// or an attestation challenge in it, and is not told of a missing header meanwhile.
+func TestCombinedNonces_115_132(t *testing.T) {
+	challenges := challenge.New(time.Minute)
+	r := newRig(t, func(_ *rig, o *Options) { o.Challenges = challenges })
+	checker := dpop.New(dpop.Options{Nonces: true, Challenges: challenges, Now: func() time.Time { return r.now }})
+	send := func(nonce any) error {
+		r.jti++
+		claims := map[string]any{"jti": strconv.Itoa(r.jti), "htm": "POST", "htu": audience + "/token", "iat": r.now.Unix()}
+		header := map[string]any{"typ": "dpop+jwt", "jwk": trusttest.JWK(t, r.instance.Public())}
+		q := request(trusttest.Token(t, r.leaf.Key, r.attestationHeader(), r.attestationClaims(t)), "")
+		q.DPoP, q.DPoPError = checker.Check(dpop.Request{Values: []string{trusttest.Token(t, r.instance, header, trusttest.With(claims, "nonce", nonce))}, Method: "POST", URL: audience + "/token"})
+		_, err := r.authenticate(q)
+		return err
+	}
+	e := refused(t, "no nonce", send(nil), dpop.UseNonce)
+	for name, nonce := range map[string]string{"nonce": e.Header["DPoP-Nonce"], "challenge": r.Challenge()} {
+		if err := send(nonce); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	q := r.wallet(t, r.attestationClaims(t), trusttest.With(r.popClaims(), "challenge", r.Challenge()))
+	q.DPoPError = e
+	if _, err := r.authenticate(q); err != nil {
+		t.Errorf("with a proof of possession of its own the DPoP proof does not matter here: %v", err)
 	}
 }
 

@@ -153,8 +153,11 @@ type Request struct {
 	// Header and Form are the request's; the form has each parameter once.
 	Header http.Header
 	Form   url.Values
-	// DPoP is the request's proof, checked; nil when there is none.
-	DPoP *dpop.Proof
+	// DPoP is the request's proof, checked; nil when there is none or it was
+	// refused. DPoPError is why it was refused: where the proof would stand for a
+	// proof of possession, that is the answer, for instance use_dpop_nonce.
+	DPoP      *dpop.Proof
+	DPoPError error
 }
 
 // Identity is who sends a request.
