@@ -10,6 +10,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"chancery/appliance/oid4vci/refusal"
+	"chancery/appliance/store"
 	"chancery/issuance/jws"
 )
 
@@ -26,7 +27,7 @@ func isRefusal(t *testing.T, err error) {
 func FuzzDecrypt(f *testing.F) {
 	o := all()
 	e := closed(f, o, &memory{})
-	bob, err := load(StoredKey{Kid: bobName, Private: bobJWK(), CreatedAt: start})
+	bob, err := load(store.EncryptionKey{Kid: bobName, Private: bobJWK(), CreatedAt: start})
 	if err != nil {
 		f.Fatal(err)
 	}

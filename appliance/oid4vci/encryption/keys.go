@@ -15,24 +15,16 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"chancery/appliance/store"
 	"chancery/issuance/jws"
 )
 
-// StoredKey is a key as the store keeps it.
-type StoredKey struct {
-	// Kid is the key's RFC 7638 thumbprint.
-	Kid string
-	// Private is the private key as a JWK with alg and kid. At rest it is sealed
-	// under a data key that the token guards.
-	Private []byte
-	// CreatedAt is when the key was added.
-	CreatedAt time.Time
-}
-
-// KeyStore keeps the keys that requests are encrypted to.
+// KeyStore keeps the keys that requests are encrypted to; [*store.Store] is one.
+// A key's private part is a private JWK with alg and kid, its kid the RFC 7638
+// thumbprint. At rest it is sealed under a data key that the token guards.
 type KeyStore interface {
 	// EncryptionKeys returns every key. It fails while the token that opens them is away.
-	EncryptionKeys(ctx context.Context) ([]StoredKey, error)
+	EncryptionKeys(ctx context.Context) ([]store.EncryptionKey, error)
 	// AddEncryptionKey keeps a new key durably.
 	AddEncryptionKey(ctx context.Context, kid string, private []byte) error
 	// RetireEncryptionKeys deletes keys whose overlap is over.
@@ -168,7 +160,7 @@ func (e *Encryption) add(ctx context.Context, algorithm jose.KeyAlgorithm, now t
 		return nil, err
 	}
 	defer clear(data)
-	k, err := load(StoredKey{Kid: id, Private: data, CreatedAt: now})
+	k, err := load(store.EncryptionKey{Kid: id, Private: data, CreatedAt: now})
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +172,7 @@ func (e *Encryption) add(ctx context.Context, algorithm jose.KeyAlgorithm, now t
 
 // load reads a stored key. What is not as [Encryption.add] makes it is an error
 // (promise P7).
-func load(s StoredKey) (*key, error) {
+func load(s store.EncryptionKey) (*key, error) {
 	unknown := fmt.Errorf("the request encryption key %s in the store is none that this program makes: restore the store from a backup", cmp.Or(s.Kid, "without kid"))
 	var jwk jose.JSONWebKey
 	if err := jwk.UnmarshalJSON(s.Private); err != nil {

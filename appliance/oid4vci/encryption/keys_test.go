@@ -3,6 +3,7 @@ package encryption
 import (
 	"bytes"
 	"context"
+	"crypto/elliptic"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"chancery/appliance/store"
 )
 
 // kids are the published kids.
@@ -121,6 +126,7 @@ func TestAway(t *testing.T) {
 		m.fail(nil, nil, nil)
 		m.clock.pass(-4 * rotation) // so that nothing is due
 		refresh(t, e)
+		refresh(t, e)
 		if strings.Count(log.String(), "can be loaded and rotated again") != 1 {
 			t.Errorf("%s: %s", name, &log)
 		}
@@ -163,6 +169,17 @@ func TestNotDeleted(t *testing.T) {
 	}
 }
 
+// p384 is a private JWK on a curve that requests are not encrypted to.
+func p384(t *testing.T) string {
+	t.Helper()
+	private, _ := walletKey(t, elliptic.P384())
+	data, err := jose.JSONWebKey{Key: private, KeyID: bobName, Algorithm: "ECDH-ES"}.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
 // TestUnknownKeyInStore: a key that this program does not make stops the
 // loading, and the error shows nothing of it (promise P7).
 func TestUnknownKeyInStore(t *testing.T) {
@@ -174,12 +191,13 @@ func TestUnknownKeyInStore(t *testing.T) {
 		"other alg":      strings.Replace(good, `"ECDH-ES"`, `"RSA-OAEP"`, 1),
 		"no alg":         strings.Replace(good, `"alg":"ECDH-ES",`, "", 1),
 		"off the curve":  strings.Replace(good, bobY, bobX, 1),
+		"other curve":    p384(t),
 		"symmetric":      `{"kty":"oct","k":"c2VjcmV0","kid":"bob","alg":"ECDH-ES"}`,
 	} {
 		m := &memory{}
 		e := opened(t, all(), m)
 		had := kids(t, e)
-		m.keys = append(m.keys, StoredKey{Kid: bobName, Private: []byte(private), CreatedAt: start})
+		m.keys = append(m.keys, store.EncryptionKey{Kid: bobName, Private: []byte(private), CreatedAt: start})
 		err := e.Refresh(context.Background())
 		if err == nil || !strings.Contains(err.Error(), bobName) || strings.Contains(err.Error(), bobD) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)

@@ -19,6 +19,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"chancery/appliance/store"
 )
 
 // What follows is a second reading of RFC 7516, RFC 7518 and RFC 3394, which
@@ -275,7 +277,7 @@ func bobJWK() []byte {
 // TestVectorOfRFC7518 appendix C: the second reading derives the key, and a
 // message under that key from the appendix decrypts with apu and apv.
 func TestVectorOfRFC7518(t *testing.T) {
-	bob, err := load(StoredKey{Kid: bobName, Private: bobJWK()})
+	bob, err := load(store.EncryptionKey{Kid: bobName, Private: bobJWK()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +293,7 @@ func TestVectorOfRFC7518(t *testing.T) {
 	if b64(key) != agreed {
 		t.Fatalf("derived %s", b64(key))
 	}
-	e := opened(t, Options{Request: Required, Response: Off}, &memory{keys: []StoredKey{{Kid: bobName, Private: bobJWK(), CreatedAt: start}}})
+	e := opened(t, Options{Request: Required, Response: Off}, &memory{keys: []store.EncryptionKey{{Kid: bobName, Private: bobJWK(), CreatedAt: start}}})
 	header := map[string]any{"alg": "ECDH-ES", "enc": "A128GCM", "apu": "QWxpY2U", "apv": "Qm9i", "kid": bobName,
 		"epk": map[string]any{"kty": "EC", "crv": "P-256", "x": aliceX, "y": aliceY}}
 	got, err := e.Decrypt([]byte(seal(t, header, unb64(t, agreed), []byte("plain"))))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"chancery/appliance/oid4vci/refusal"
+	"chancery/appliance/store"
 	"chancery/issuance/jws"
 )
 
@@ -44,11 +45,11 @@ func (c *clock) pass(d time.Duration) {
 type memory struct {
 	clock                 clock
 	mu                    sync.Mutex
-	keys                  []StoredKey
+	keys                  []store.EncryptionKey
 	read, added, retiring error
 }
 
-func (m *memory) EncryptionKeys(context.Context) ([]StoredKey, error) {
+func (m *memory) EncryptionKeys(context.Context) ([]store.EncryptionKey, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.keys), m.read
@@ -58,7 +59,7 @@ func (m *memory) AddEncryptionKey(_ context.Context, kid string, private []byte)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.added == nil {
-		m.keys = append(m.keys, StoredKey{Kid: kid, Private: bytes.Clone(private), CreatedAt: m.clock.Now()})
+		m.keys = append(m.keys, store.EncryptionKey{Kid: kid, Private: bytes.Clone(private), CreatedAt: m.clock.Now()})
 	}
 	return m.added
 }
@@ -67,7 +68,7 @@ func (m *memory) RetireEncryptionKeys(_ context.Context, kids ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.retiring == nil {
-		m.keys = slices.DeleteFunc(m.keys, func(k StoredKey) bool { return slices.Contains(kids, k.Kid) })
+		m.keys = slices.DeleteFunc(m.keys, func(k store.EncryptionKey) bool { return slices.Contains(kids, k.Kid) })
 	}
 	return m.retiring
 }
