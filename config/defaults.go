@@ -12,32 +12,7 @@ import (
 
 // setDefaults fills what the file left out.
 func (c *Config) setDefaults() {
-	yes := true
-	if c.Issuer.AnonymousAccess == nil {
-		c.Issuer.AnonymousAccess = &yes
-	}
-	for _, b := range []**bool{&c.Issuer.Retries, &c.Issuer.WalletAttestation.RequireChain, &c.Issuer.KeyAttestation.RequireChain, &c.Issuer.Encryption.Compression} {
-		if *b == nil {
-			*b = &yes
-		}
-	}
-	for s, v := range map[*string]string{
-		&c.Issuer.TransactionCodeError: "invalid_grant", &c.Issuer.Encryption.Request: "optional", &c.Issuer.Encryption.Response: "optional",
-		&c.Issuer.WalletAttestation.Status: "open", &c.Issuer.KeyAttestation.Status: "open",
-	} {
-		if *s == "" {
-			*s = v
-		}
-	}
-	defaultDuration(&c.Issuer.AccessTokenLifetime, 5*time.Minute)
-	defaultDuration(&c.Issuer.DeferredLifetime, 24*time.Hour)
-	defaultDuration(&c.Issuer.MetadataLifetime, 24*time.Hour)
-	defaultDuration(&c.Issuer.Encryption.Rotation, 7*24*time.Hour)
-	defaultDuration(&c.Issuer.Refresh.Lifetime, 30*24*time.Hour)
-	defaultInt(&c.Issuer.HTTP.OfferRequestsPerMinute, 120)
-	defaultInt(&c.Issuer.HTTP.MaxConnections, 10_000)
-	defaultInt(&c.Issuer.HTTP.Burst, 2*c.Issuer.HTTP.RequestsPerSecond)
-	defaultDuration(&c.Issuer.NonceLifetime, 5*time.Minute)
+	c.Issuer.SetDefaults()
 	defaultDuration(&c.Store.DataKeyLifetime, time.Hour)
 	defaultDuration(&c.Store.Retention, 90*24*time.Hour)
 	defaultDuration(&c.Offers.DefaultExpiry, 10*time.Minute)
@@ -54,6 +29,33 @@ func (c *Config) setDefaults() {
 	if c.Log == "" {
 		c.Log = "info"
 	}
+}
+
+// SetDefaults fills what the file left out.
+func (i *Issuer) SetDefaults() {
+	yes := true
+	for _, b := range []**bool{&i.AnonymousAccess, &i.Retries, &i.WalletAttestation.RequireChain, &i.KeyAttestation.RequireChain, &i.Encryption.Compression} {
+		if *b == nil {
+			*b = &yes
+		}
+	}
+	for s, v := range map[*string]string{
+		&i.TransactionCodeError: "invalid_grant", &i.Encryption.Request: "optional", &i.Encryption.Response: "optional",
+		&i.WalletAttestation.Status: "open", &i.KeyAttestation.Status: "open",
+	} {
+		if *s == "" {
+			*s = v
+		}
+	}
+	defaultDuration(&i.AccessTokenLifetime, 5*time.Minute)
+	defaultDuration(&i.DeferredLifetime, 24*time.Hour)
+	defaultDuration(&i.MetadataLifetime, 24*time.Hour)
+	defaultDuration(&i.Encryption.Rotation, 7*24*time.Hour)
+	defaultDuration(&i.Refresh.Lifetime, 30*24*time.Hour)
+	defaultInt(&i.HTTP.OfferRequestsPerMinute, 120)
+	defaultInt(&i.HTTP.MaxConnections, 10_000)
+	defaultInt(&i.HTTP.Burst, 2*i.HTTP.RequestsPerSecond)
+	defaultDuration(&i.NonceLifetime, 5*time.Minute)
 }
 
 func defaultDuration(d *Duration, v time.Duration) {

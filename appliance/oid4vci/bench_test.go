@@ -14,24 +14,6 @@ import (
 	"chancery/issuance"
 )
 
-// BenchmarkProof checks one proof.
-func BenchmarkProof(b *testing.B) {
-	now := time.Now()
-	for _, algorithm := range []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.EdDSA} {
-		h := newHolder(b, algorithm)
-		proof := h.proof(b, "https://localhost:8443", "nonce", now, nil)
-		rules := proofRules{audience: "https://localhost:8443", methods: []string{"jwk"}, past: 5 * time.Minute, now: now}
-		b.Run(string(algorithm), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := checkProof(proof, rules); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // prepared is a credential request that will be answered with a credential.
 type prepared struct {
 	token string

@@ -2,14 +2,16 @@ package oid4vci
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
+	"chancery/appliance/oid4vci/encryption"
+	"chancery/appliance/oid4vci/jwt"
+	"chancery/appliance/oid4vci/proof"
 	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
@@ -22,56 +24,87 @@ import (
 const issueTimeout = 30 * time.Second
 
 // serveCredential is the credential endpoint (OpenID4VCI 1.0 §8). The order of
-// the checks: access token, media type, JSON, what is asked for, whether the
-// token covers it, encryption, proofs, nonces. Only then is anything signed, and
-// only what was recorded is answered.
+// the checks: access token and its DPoP proof, media type and decryption, JSON,
+// what is asked for, whether the token covers it, encryption of the answer,
+// proofs, nonces. Only then is anything signed, and only what was recorded is
+// answered.
 func (i *Issuer) serveCredential(c *call) string {
-	token, err := bearer(c.r)
-	if err != nil {
-		return i.failed(c, err)
-	}
+	// Read before the grant is taken: a slow sender must not keep it.
 	body, bodyErr := readBody(c.r, maxBody, "invalid_credential_request")
-	grant, err := i.store.Grant(c.r.Context(), token)
+	grant, err := i.authorize(c, "/credential", i.store.Grant)
 	if err != nil {
 		return i.failed(c, err)
 	}
 	defer grant.Release()
-	c.offer = grant.Offer
-	answer, err := i.issue(c.r, grant, body, bodyErr)
+	if bodyErr != nil {
+		return i.failed(c, bodyErr)
+	}
+	answer, err := i.issue(c, grant, body)
 	if err != nil {
 		return i.failed(c, err)
 	}
-	writeJSON(c.w, http.StatusOK, answer)
-	return "ok"
+	return i.answer(c, answer)
 }
 
-func (i *Issuer) invalidToken() *refusal.Refusal {
-	e := refusal.New("invalid_token", "Authorization", "the access token is not valid", "RFC 6750 §3.1").With(http.StatusUnauthorized)
-	e.Challenge = `Bearer error="invalid_token", error_description="the access token is not valid"`
-	return e
+// response is a success of the credential or deferred credential endpoint:
+// credentials, or a transaction to come again with.
+type response struct {
+	issued       []made
+	notification string
+	transaction  string
+	interval     time.Duration
+	recipient    *encryption.Recipient // nil for plain JSON
+	draft        draft
 }
 
-// bearer reads the access token, from the header and from there alone (RFC 6750
-// §2.1); a token in the URL is refused even beside one in the header.
-func bearer(r *http.Request) (string, error) {
-	twice := refusal.New("invalid_request", "Authorization", "the access token belongs once in the Authorization header, and nowhere else", "RFC 6750 §2.1")
-	twice.Challenge = `Bearer error="invalid_request"`
-	if r.URL.RawQuery != "" {
-		if query, err := url.ParseQuery(r.URL.RawQuery); err != nil || query.Has("access_token") {
-			return "", twice
+// answer writes a success, encrypted when the request asked for it (OpenID4VCI
+// 1.0 §10); errors never are.
+func (i *Issuer) answer(c *call, a *response) string {
+	status, outcome := http.StatusOK, "ok"
+	if a.transaction != "" {
+		status, outcome = http.StatusAccepted, "deferred"
+	}
+	body, err := i.encode(a)
+	if err != nil {
+		return i.failed(c, err)
+	}
+	if a.recipient == nil {
+		writeJSON(c.w, status, body)
+		return outcome
+	}
+	encrypted, err := a.recipient.Encrypt(body)
+	if err != nil {
+		return i.failed(c, err)
+	}
+	write(c.w, status, "application/jwt", []byte(encrypted))
+	return outcome
+}
+
+// encode writes the response's parameters (OpenID4VCI 1.0 §8.3). Every format's
+// string and every identifier is of characters that JSON leaves as they are.
+func (i *Issuer) encode(a *response) ([]byte, error) {
+	if a.draft.single {
+		return i.encodeDraft(a)
+	}
+	if a.transaction != "" {
+		return fmt.Appendf(nil, `{"transaction_id":"%s","interval":%d}`, a.transaction, int64(a.interval.Seconds())), nil
+	}
+	size := 128
+	for _, m := range a.issued {
+		size += len(m.credential) + 20
+	}
+	body := append(make([]byte, 0, size), `{"credentials":[`...)
+	for n, m := range a.issued {
+		if n > 0 {
+			body = append(body, ',')
 		}
+		body = append(body, `{"credential":"`...)
+		body = append(body, m.credential...)
+		body = append(body, `"}`...)
 	}
-	values := r.Header["Authorization"]
-	if len(values) > 1 {
-		return "", twice
-	}
-	if len(values) == 1 {
-		if scheme, token, _ := strings.Cut(values[0], " "); strings.EqualFold(scheme, "Bearer") {
-			return strings.TrimSpace(token), nil
-		}
-	}
-	// Without a token there is no error code, but a challenge has a parameter (RFC 6750 §3).
-	return "", &refusal.Refusal{Status: http.StatusUnauthorized, Bare: true, Member: "Authorization", Section: "RFC 6750 §3.1", Challenge: `Bearer realm="credential"`}
+	body = append(body, `],"notification_id":"`...)
+	body = append(body, a.notification...)
+	return append(body, `"}`...), nil
 }
 
 // Errors of OpenID4VCI 1.0 §8.3.1.2.
@@ -83,38 +116,40 @@ func denied(description string) *refusal.Refusal {
 	return refusal.New("credential_request_denied", "", description, "OpenID4VCI 1.0 §8.3.1.2")
 }
 
-// credentialRequest is a request that was read.
-type credentialRequest struct {
-	configuration *configuration.Configuration
-	proofs        []string
+func badNonce() error {
+	return refusal.New("invalid_nonce", "nonce", "the nonce is unknown, expired or used: fetch another one", "OpenID4VCI 1.0 §8.3.1.2")
 }
 
-// readRequest reads the body and holds it against what the token covers.
-func (i *Issuer) readRequest(r *http.Request, grant *store.Grant, body []byte) (credentialRequest, error) {
+// open reads a body that may be encrypted (OpenID4VCI 1.0 §8.2, §9.1, §10).
+func (i *Issuer) open(r *http.Request, body []byte) (object map[string]any, encrypted bool, err error) {
 	switch mediaType(r) {
 	case "application/json":
 	case "application/jwt":
-		return credentialRequest{}, refusal.New("invalid_encryption_parameters", "Content-Type", "encrypted requests are not supported", "OpenID4VCI 1.0 §8.2")
+		if body, err = i.encryption.Decrypt(body); err != nil {
+			return nil, false, err
+		}
+		encrypted = true
 	default:
-		return credentialRequest{}, badCredentialRequest("Content-Type", "the body must be application/json")
+		return nil, false, badCredentialRequest("Content-Type", "the body must be application/json or application/jwt")
 	}
-	object, err := jws.Object(body)
-	if err != nil {
-		return credentialRequest{}, badCredentialRequest("body", "the body: "+err.Error())
+	if object, err = jws.Object(body); err != nil {
+		return nil, false, badCredentialRequest("body", "the body: "+err.Error())
 	}
-	c, err := i.requested(object, grant)
-	if err != nil {
-		return credentialRequest{}, err
-	}
-	if _, has := object["credential_response_encryption"]; has {
-		return credentialRequest{}, refusal.New("invalid_encryption_parameters", "credential_response_encryption", "encrypted responses are not supported", "OpenID4VCI 1.0 §8.2")
-	}
-	proofs, err := proofsOf(object, c)
-	return credentialRequest{c, proofs}, err
+	return object, encrypted, nil
 }
 
-// requested finds the one configuration that is asked for and decides whether
-// the token covers it.
+// recipient reads whom the answer is to be encrypted for, and holds the request
+// against what the metadata says of encryption.
+func (i *Issuer) recipient(object map[string]any, encrypted bool) (r *encryption.Recipient, err error) {
+	if value, has := object["credential_response_encryption"]; has {
+		if r, err = i.encryption.ParseResponse(value); err != nil {
+			return nil, err
+		}
+	}
+	return r, i.encryption.Require(encrypted, r)
+}
+
+// requested finds the one configuration that is asked for and that the token covers.
 func (i *Issuer) requested(object map[string]any, grant *store.Grant) (*configuration.Configuration, error) {
 	byConfiguration, hasConfiguration := object["credential_configuration_id"]
 	byIdentifier, hasIdentifier := object["credential_identifier"]
@@ -131,7 +166,7 @@ func (i *Issuer) requested(object map[string]any, grant *store.Grant) (*configur
 			return nil, refusal.New("unknown_credential_configuration", "credential_configuration_id", "no such credential configuration", "OpenID4VCI 1.0 §8.3.1.2")
 		}
 		if grant.Identified {
-			return nil, badCredentialRequest("credential_identifier", "credential_identifier must be used, as the token response named some")
+			return nil, badCredentialRequest("credential_configuration_id", "credential_identifier must be used, as the token response named some")
 		}
 	} else {
 		identifier, ok := byIdentifier.(string)
@@ -143,114 +178,198 @@ func (i *Issuer) requested(object map[string]any, grant *store.Grant) (*configur
 			return nil, refusal.New("unknown_credential_identifier", "credential_identifier", "no such credential identifier was given out", "OpenID4VCI 1.0 §8.3.1.2")
 		}
 	}
-	if !grant.Allows(id) {
-		if grant.Done(id) {
-			return nil, denied("the credential was issued already")
-		}
+	if !grant.Covers(id) {
 		e := refusal.New("insufficient_scope", "Authorization", "the access token does not cover this credential", "RFC 6750 §3.1").With(http.StatusForbidden)
 		e.Challenge = `Bearer error="insufficient_scope"`
+		if grant.JKT != nil {
+			e.Challenge = `DPoP error="insufficient_scope"`
+		}
 		return nil, e
 	}
 	return i.configurations[id], nil
 }
 
-// proofsOf reads proofs: one member, named after the proof type, with a
-// non-empty array no longer than the configuration's batch size.
-func proofsOf(object map[string]any, c *configuration.Configuration) ([]string, error) {
-	value, has := object["proofs"]
-	if !has {
-		return nil, badProof("proofs is missing")
-	}
-	members, ok := value.(map[string]any)
-	if !ok || len(members) != 1 {
-		return nil, badCredentialRequest("proofs", "proofs must be an object with exactly one member")
-	}
-	value, has = members["jwt"]
-	if !has {
-		return nil, badCredentialRequest("proofs", "the proof type is not one of the metadata's")
-	}
-	list, ok := value.([]any)
-	if !ok || len(list) == 0 {
-		return nil, badCredentialRequest("proofs.jwt", "proofs.jwt must be an array with elements")
-	}
-	if len(list) > c.BatchSize {
-		return nil, badCredentialRequest("proofs.jwt", "there are more proofs than one request may have")
-	}
-	out := make([]string, len(list))
-	for n, element := range list {
-		if out[n], ok = element.(string); !ok {
-			return nil, badCredentialRequest("proofs.jwt", "a proof is not a string")
-		}
-	}
-	return out, nil
+// bound is what a request's proofs amount to.
+type bound struct {
+	holders []proof.Holder // one without a key where the configuration has no key binding
+	nonces  []string
+	// keys and proofs recognise a request that is repeated.
+	keys, proofs [32]byte
+	draft        draft
 }
 
-// checkProofs checks every proof and nonce; one that fails, fails the request.
-func (i *Issuer) checkProofs(request credentialRequest, grant *store.Grant, now time.Time) ([]proof, []nonceID, error) {
-	rules := proofRules{audience: i.identifier, methods: request.configuration.BindingMethods(), client: grant.Client, past: i.nonces.lifetime, now: now}
-	proofs := make([]proof, len(request.proofs))
-	seen := map[string]bool{}
-	for n, compact := range request.proofs {
-		p, err := checkProof(compact, rules)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(request.proofs) > 1 {
-			thumbprint, err := jws.Thumbprint(p.key)
-			if err != nil || seen[thumbprint] {
-				return nil, nil, badProof("two proofs have the same key")
-			}
-			seen[thumbprint] = true
-		}
-		proofs[n] = p
+// checkProofs checks every proof; one that fails, fails the request. The nonces
+// are judged later.
+func (i *Issuer) checkProofs(ctx context.Context, c *configuration.Configuration, object map[string]any, grant *store.Grant, now time.Time) (bound, error) {
+	if !c.Bound() {
+		return bound{holders: []proof.Holder{{}}, keys: sha256.Sum256(nil), proofs: sha256.Sum256(nil)}, nil
 	}
-	ids := make([]nonceID, 0, len(proofs))
-	for n, p := range proofs {
-		if n > 0 && p.nonce == proofs[n-1].nonce {
-			continue
-		}
-		id, ok := i.nonces.check(p.nonce, now)
-		if !ok {
-			return nil, nil, badNonce()
-		}
-		ids = append(ids, id)
-	}
-	return proofs, ids, nil
-}
-
-func badNonce() error {
-	return refusal.New("invalid_nonce", "nonce", "the nonce is unknown, expired or used: fetch another one", "OpenID4VCI 1.0 §8.3.1.2")
-}
-
-// issue carries a credential request out and returns the response's body.
-func (i *Issuer) issue(r *http.Request, grant *store.Grant, body []byte, bodyErr error) (answer []byte, err error) {
-	if bodyErr != nil {
-		return nil, bodyErr
-	}
-	request, err := i.readRequest(r, grant, body)
+	rules := i.rules[c.ID]
+	rules.Client, rules.Now = grant.Client, now
+	set, err := proof.Check(ctx, object["proofs"], rules)
 	if err != nil {
-		return nil, err
+		return bound{}, err
 	}
-	now := i.now()
-	proofs, nonces, err := i.checkProofs(request, grant, now)
+	b := bound{holders: set.Holders, nonces: set.Nonces}
+	digest := sha256.New()
+	for _, h := range set.Holders {
+		digest.Write([]byte(h.Thumbprint + "\n"))
+	}
+	digest.Sum(b.keys[:0])
+	again, err := jws.Marshal(object["proofs"]) // in one order, whatever the request's
 	if err != nil {
-		return nil, err
+		return bound{}, err
 	}
-	if !i.nonces.claim(nonces, now) {
+	b.proofs = sha256.Sum256(again)
+	return b, nil
+}
+
+// claimNonces reserves a request's nonces until it is answered.
+func (i *Issuer) claimNonces(values []string, now time.Time) ([]nonceID, error) {
+	ids := make([]nonceID, len(values))
+	for n, value := range values {
+		var ok bool
+		if ids[n], ok = i.nonces.check(value, now); !ok {
+			return nil, badNonce()
+		}
+	}
+	if !i.nonces.claim(ids, now) {
 		return nil, badNonce()
 	}
+	return ids, nil
+}
+
+// issue carries a credential request out.
+func (i *Issuer) issue(c *call, grant *store.Grant, body []byte) (*response, error) {
+	object, encrypted, err := i.open(c.r, body)
+	if err != nil {
+		return nil, err
+	}
+	d, err := i.adapt(object, grant)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := i.requested(object, grant)
+	if err != nil {
+		return nil, i.asDraft(err, d)
+	}
+	recipient, err := i.recipient(object, encrypted)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := i.issueAs(c.r.Context(), cfg, grant, object, d)
+	if err != nil {
+		return nil, i.asDraft(err, d)
+	}
+	answer.recipient, answer.draft = recipient, d
+	return answer, nil
+}
+
+// issueAs carries out a request that was read.
+func (i *Issuer) issueAs(parent context.Context, cfg *configuration.Configuration, grant *store.Grant, object map[string]any, d draft) (*response, error) {
+	now := i.now()
+	b, err := i.checkProofs(parent, cfg, object, grant, now)
+	if err != nil {
+		return nil, err
+	}
+	b.draft = d
 	// From here on the wallet's leaving changes nothing.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), issueTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), issueTimeout)
 	defer cancel()
-	issued, err := i.sign(ctx, request.configuration, grant, proofs, now)
-	if err == nil {
-		err = i.record(ctx, request.configuration, grant, issued)
+	if !grant.Allows(cfg.ID) {
+		return i.again(ctx, cfg, grant, b, now)
+	}
+	nonces, err := i.claimNonces(b.nonces, now)
+	if err != nil {
+		return nil, err
+	}
+	var answer *response
+	if cfg.Approval {
+		answer, err = i.deferRequest(ctx, cfg, grant, b)
+	} else {
+		answer, err = i.issueNow(ctx, cfg, grant, b, now)
 	}
 	if err != nil {
 		i.nonces.release(nonces) // nothing was issued on them
+	}
+	return answer, err
+}
+
+// issueNow signs, records and answers.
+func (i *Issuer) issueNow(ctx context.Context, cfg *configuration.Configuration, grant *store.Grant, b bound, now time.Time) (*response, error) {
+	issued, err := i.sign(ctx, cfg, grant, b, nil, now)
+	if err != nil {
 		return nil, err
 	}
-	return encodeCredentials(issued), nil
+	notification, err := i.record(grant, cfg, issued, func(records []store.Credential) (string, error) {
+		return grant.Issue(ctx, cfg.ID, store.IssueRecord{Credentials: records, KeysHash: b.keys, ProofsHash: b.proofs})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &response{issued: issued, notification: notification}, nil
+}
+
+// again answers a request for what was deferred or issued already: a wallet
+// whose connection broke repeats it. The keys must be the same; proofs that are
+// the same, byte for byte, need no fresh nonce.
+func (i *Issuer) again(ctx context.Context, cfg *configuration.Configuration, grant *store.Grant, b bound, now time.Time) (*response, error) {
+	var keys, proofs [32]byte
+	var repeat func() (*response, error)
+	if grant.Deferring(cfg.ID) {
+		var err error
+		if keys, proofs, err = grant.Waiting(ctx, cfg.ID); err != nil {
+			return nil, err
+		}
+		repeat = func() (*response, error) { return i.deferRequest(ctx, cfg, grant, b) }
+	} else {
+		before, err := grant.Repeat(ctx, cfg.ID)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			before = &store.Repetition{} // other keys than anybody's
+		case errors.Is(err, store.ErrRepeated):
+			return nil, denied("the credential was issued already, and repeated as often as is allowed")
+		case err != nil:
+			return nil, err
+		}
+		keys, proofs = before.KeysHash, before.ProofsHash
+		repeat = func() (*response, error) { return i.reissue(ctx, cfg, grant, b, before, now) }
+	}
+	var nonces []nonceID
+	if b.proofs != proofs {
+		var err error
+		if nonces, err = i.claimNonces(b.nonces, now); err != nil {
+			return nil, err
+		}
+	}
+	if b.keys != keys {
+		i.nonces.release(nonces)
+		return nil, denied("the credential was issued already, or is waiting, for other keys")
+	}
+	answer, err := repeat()
+	if err != nil {
+		i.nonces.release(nonces)
+	}
+	return answer, err
+}
+
+// reissue signs equivalent credentials: same identifiers, same keys.
+func (i *Issuer) reissue(ctx context.Context, cfg *configuration.Configuration, grant *store.Grant, b bound, before *store.Repetition, now time.Time) (*response, error) {
+	ids := make([]string, len(before.Credentials))
+	for n, c := range before.Credentials {
+		ids[n] = c.ID
+	}
+	issued, err := i.sign(ctx, cfg, grant, b, ids, now)
+	if err != nil {
+		return nil, err
+	}
+	notification, err := i.record(grant, cfg, issued, func(records []store.Credential) (string, error) {
+		return grant.Reissue(ctx, before, records)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &response{issued: issued, notification: notification}, nil
 }
 
 // made is one credential with its record.
@@ -261,8 +380,9 @@ type made struct {
 
 // sign builds the credentials, has the signer sign them, and compares what came
 // back with what was sent: each signature must be one over those bytes by the
-// key that the configuration names.
-func (i *Issuer) sign(ctx context.Context, c *configuration.Configuration, grant *store.Grant, proofs []proof, now time.Time) ([]made, error) {
+// key that the configuration names. ids are the credentials' identifiers, nil
+// for new ones.
+func (i *Issuer) sign(ctx context.Context, c *configuration.Configuration, grant *store.Grant, b bound, ids []string, now time.Time) ([]made, error) {
 	key := i.published.Load().keys[c.Signer]
 	if key == nil {
 		return nil, &wire.Error{Code: wire.CodeUnavailable, Message: "the signer has not told its keys yet, or has none labelled " + c.Signer, RetryAfter: 5}
@@ -271,14 +391,18 @@ func (i *Issuer) sign(ctx context.Context, c *configuration.Configuration, grant
 	if err != nil {
 		return nil, err
 	}
-	request := wire.SignRequest{Offer: grant.Offer, Configuration: c.ID, Items: make([]wire.SignItem, len(proofs))}
-	prepared := make([]*issuance.Prepared, len(proofs))
-	for n, p := range proofs {
-		id, err := store.NewCredentialID()
-		if err != nil {
+	request := wire.SignRequest{Offer: grant.Offer, Configuration: c.ID, Items: make([]wire.SignItem, len(b.holders))}
+	prepared := make([]*issuance.Prepared, len(b.holders))
+	for n, h := range b.holders {
+		var id string
+		if n < len(ids) {
+			id = ids[n]
+		} else if id, err = store.NewCredentialID(); err != nil {
 			return nil, err
 		}
-		if prepared[n], err = c.Prepare(claims, i.material(key, p, id, now)); err != nil {
+		m := i.material(key, h, id, now)
+		m.DraftType = b.draft.sdjwt
+		if prepared[n], err = c.Prepare(claims, m); err != nil {
 			return nil, i.unfit(ctx, c, grant, claims, now, err)
 		}
 		request.Items[n] = wire.SignItem{Key: c.Signer, Format: c.Format, TBS: prepared[n].TBS, Credential: id}
@@ -287,9 +411,9 @@ func (i *Issuer) sign(ctx context.Context, c *configuration.Configuration, grant
 	if err != nil {
 		return nil, i.signFailed(ctx, grant, err)
 	}
-	issued := make([]made, len(proofs))
+	issued := make([]made, len(b.holders))
 	for n, result := range response.Results {
-		if !verify(key.public, prepared[n].TBS, result.Signature) || result.Outcome <= result.Intent {
+		if !jwt.Verify(key.public, prepared[n].TBS, result.Signature) || result.Outcome <= result.Intent {
 			return nil, fmt.Errorf("the signer's answer does not fit what was sent to it (credential %s)", request.Items[n].Credential)
 		}
 		credential, err := prepared[n].Assemble(result.Signature)
@@ -303,8 +427,8 @@ func (i *Issuer) sign(ctx context.Context, c *configuration.Configuration, grant
 }
 
 // material gathers what the key and the proof add to the claims.
-func (i *Issuer) material(key *signingKey, p proof, id string, now time.Time) configuration.Material {
-	m := configuration.Material{Holder: p.key, HolderDID: p.did, Chain: key.Chain, KeyID: key.KeyID, Issuer: i.identifier,
+func (i *Issuer) material(key *signingKey, h proof.Holder, id string, now time.Time) configuration.Material {
+	m := configuration.Material{Holder: h.Key, HolderDID: h.DID, Chain: key.Chain, KeyID: key.KeyID, Issuer: i.identifier,
 		CredentialID: id, Algorithm: key.Algorithm, Now: now}
 	if key.DID != "" {
 		m.Issuer = key.DID
@@ -343,41 +467,23 @@ func (i *Issuer) signFailed(ctx context.Context, grant *store.Grant, err error) 
 	return denied("the credential cannot be issued")
 }
 
-// record writes down what was signed, before it is answered.
-func (i *Issuer) record(ctx context.Context, c *configuration.Configuration, grant *store.Grant, issued []made) error {
+// record writes down what was signed, before it is answered, and returns the
+// notification_id.
+func (i *Issuer) record(grant *store.Grant, c *configuration.Configuration, issued []made, write func([]store.Credential) (string, error)) (string, error) {
 	records := make([]store.Credential, len(issued))
 	for n, m := range issued {
 		records[n] = m.record
 	}
-	err := grant.Issue(ctx, c.ID, records)
+	notification, err := write(records)
 	if errors.Is(err, store.ErrState) {
 		i.log.Warn("signed but withheld: the offer ended meanwhile", "offer", grant.Offer, "credential", records[0].ID)
-		return i.invalidToken()
+		return "", i.invalidToken()
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, m := range records {
 		i.log.Info("credential issued", "offer", grant.Offer, "credential", m.ID, "configuration", c.ID, "key", m.Key, "intent", m.Intent)
 	}
-	return nil
-}
-
-// encodeCredentials writes the response (OpenID4VCI 1.0 §8.3). Every format's
-// string is of characters that JSON leaves as they are.
-func encodeCredentials(issued []made) []byte {
-	size := 32
-	for _, m := range issued {
-		size += len(m.credential) + 20
-	}
-	body := append(make([]byte, 0, size), `{"credentials":[`...)
-	for n, m := range issued {
-		if n > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, `{"credential":"`...)
-		body = append(body, m.credential...)
-		body = append(body, `"}`...)
-	}
-	return append(body, `]}`...)
+	return notification, nil
 }

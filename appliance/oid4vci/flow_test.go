@@ -24,7 +24,7 @@ func credential(t testing.TB, a answer) string {
 	var body struct {
 		Credentials []map[string]string `json:"credentials"`
 	}
-	if err := json.Unmarshal(a.body, &body); err != nil || a.status != http.StatusOK || len(body.Credentials) != 1 || len(body.Credentials[0]) != 1 || len(a.object(t)) != 1 {
+	if err := json.Unmarshal(a.body, &body); err != nil || a.status != http.StatusOK || len(body.Credentials) != 1 || len(body.Credentials[0]) != 1 || len(a.object(t)) != 2 || a.object(t)["notification_id"] == "" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 	if a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" {
@@ -187,11 +187,15 @@ func TestSeveralConfigurations(t *testing.T) {
 		}
 		token := r.token(t, o, more...)
 		r.judge(t, credential(t, r.ask(t, token, ask(residenceID))), h)
-		refused(t, r.ask(t, token, ask(residenceID)), 400, "credential_request_denied") // check 177
+		r.judge(t, credential(t, r.ask(t, token, ask(residenceID))), h) // check 177: a repetition
 		r.judge(t, credential(t, r.ask(t, token, ask(pidID))), h)
-		// With the last credential the offer is done and its token dead.
-		refused(t, r.ask(t, token, ask(pidID)), 401, "invalid_token")
-		if got, err := r.store.Offer(t.Context(), o.ID); err != nil || got.State != store.Issued || len(got.Credentials) != 2 {
+		mine := h
+		h = newHolder(t, issuance.ES256) // other keys get nothing, before and after the last credential
+		refused(t, r.ask(t, token, ask(residenceID)), 400, "credential_request_denied")
+		refused(t, r.ask(t, token, ask(pidID)), 400, "credential_request_denied")
+		h = mine
+		r.judge(t, credential(t, r.ask(t, token, ask(pidID))), h)
+		if got, err := r.store.Offer(t.Context(), o.ID); err != nil || got.State != store.Issued || len(got.Credentials) != 4 {
 			t.Errorf("check 177: %+v %v", got, err)
 		}
 	}

@@ -8,14 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/go-jose/go-jose/v4"
 
 	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/store"
-	"chancery/issuance"
-	"chancery/issuance/jws"
 )
 
 // inTable fails unless an error is one of the endpoint's table.
@@ -52,7 +47,7 @@ func FuzzTokenRequest(f *testing.F) {
 			inTable(t, err, "invalid_request", "unsupported_grant_type", "invalid_client")
 			return
 		}
-		if form.Get("grant_type") != GrantType || request.code == "" || request.txCode != nil && *request.txCode == "" {
+		if form.Get("grant_type") != GrantType || request.secret == "" || request.txCode != nil && *request.txCode == "" {
 			t.Errorf("%+v", request)
 		}
 	})
@@ -101,65 +96,19 @@ func FuzzCredentialRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) {
 		q := httptest.NewRequest(http.MethodPost, "/credential", nil)
 		q.Header.Set("Content-Type", jsonType)
-		// A grant that covers nothing: no body may get past it.
-		_, err := i.readRequest(q, &store.Grant{Configurations: []string{pidID}}, []byte(body))
-		inTable(t, err, "invalid_credential_request", "unknown_credential_configuration", "unknown_credential_identifier", "insufficient_scope")
-		object, err := jws.Object([]byte(body))
+		object, _, err := i.open(q, []byte(body))
 		if err != nil {
+			inTable(t, err, "invalid_credential_request", "invalid_encryption_parameters")
 			return
 		}
-		proofs, err := proofsOf(object, c)
+		// A grant that covers nothing: no body may get past it.
+		_, err = i.requested(object, &store.Grant{Configurations: []string{pidID}})
+		inTable(t, err, "invalid_credential_request", "unknown_credential_configuration", "unknown_credential_identifier", "insufficient_scope")
+		b, err := i.checkProofs(t.Context(), c, object, &store.Grant{}, i.now())
 		if err != nil {
 			inTable(t, err, "invalid_credential_request", "invalid_proof")
-		} else if len(proofs) < 1 || len(proofs) > c.BatchSize {
-			t.Errorf("%d proofs", len(proofs))
-		}
-	})
-}
-
-// FuzzProof: a proof that is taken is one that go-jose verifies too, with the
-// key that is bound, and says what it must say.
-func FuzzProof(f *testing.F) {
-	now := time.Unix(1_800_000_000, 0)
-	rules := proofRules{audience: "https://issuer.example.com", methods: []string{"jwk", "did:jwk", "did:key"}, client: "wallet", past: time.Minute, now: now}
-	for _, algorithm := range []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.EdDSA} {
-		h := newHolder(f, algorithm)
-		f.Add(h.proof(f, rules.audience, "nonce", now, nil))
-		for _, method := range []string{"did:jwk", "did:key"} {
-			f.Add(h.proof(f, rules.audience, "nonce", now, func(header, claims map[string]any) {
-				delete(header, "jwk")
-				header["kid"], claims["iss"] = h.kid(f, method), "wallet"
-			}))
-		}
-		m := maker{TB: f, h: h, other: h, now: now}
-		f.Add(h.proof(f, rules.audience, "nonce", now, func(header, _ map[string]any) {
-			delete(header, "jwk")
-			header["x5c"] = []string{m.certificate(h.private.Public())}
-		}))
-	}
-	f.Add(exampleProof)
-	f.Add("a.b.c")
-	f.Add("eyJhbGciOiJub25lIn0.e30.")
-	f.Fuzz(func(t *testing.T, compact string) {
-		p, err := checkProof(compact, rules)
-		if err != nil {
-			inTable(t, err, "invalid_proof")
-			return
-		}
-		signed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA})
-		if err != nil {
-			t.Fatalf("go-jose does not read %q: %v", compact, err)
-		}
-		payload, err := signed.Verify(p.key)
-		if err != nil {
-			t.Fatalf("go-jose does not verify %q: %v", compact, err)
-		}
-		var claims struct {
-			Audience string `json:"aud"`
-			Nonce    string `json:"nonce"`
-		}
-		if err := json.Unmarshal(payload, &claims); err != nil || claims.Audience != rules.audience || claims.Nonce != p.nonce || p.nonce == "" {
-			t.Errorf("%s %v", payload, err)
+		} else if len(b.holders) < 1 || len(b.holders) > c.BatchSize {
+			t.Errorf("%d holders", len(b.holders))
 		}
 	})
 }

@@ -24,24 +24,22 @@ func (i *Issuer) Handler() http.Handler {
 			i.observe(name, e(&call{w: w, r: r, endpoint: name}), time.Since(start))
 		})
 	}
-	metadata := func(c *call) string {
-		c.w.Header().Set("Vary", "Accept, Accept-Language")
-		return serveDocument(c.w, c.r, i.published.Load().metadata)
-	}
-	asMetadata := func(c *call) string { return serveDocument(c.w, c.r, i.asMetadata) }
-	// The path is inserted by 1.0 (§12.2.2) and was appended by drafts up to 15;
-	// both are served. RFC 8414 inserts.
-	handle("GET /.well-known/openid-credential-issuer"+i.path, "metadata", metadata)
-	handle("GET /.well-known/oauth-authorization-server"+i.path, "as_metadata", asMetadata)
-	handle("GET /.well-known/openid-configuration"+i.path, "as_metadata", asMetadata)
-	if i.path != "" {
-		handle("GET "+i.path+"/.well-known/openid-credential-issuer", "metadata", metadata)
-		handle("GET "+i.path+"/.well-known/openid-configuration", "as_metadata", asMetadata)
+	for _, r := range i.metadataRoutes() {
+		handle(r.pattern, r.name, r.serve)
 	}
 	handle("GET "+i.path+"/offers/{secret}", "offer", i.serveOffer)
 	handle("POST "+i.path+"/token", "token", i.serveToken)
 	handle("POST "+i.path+"/nonce", "nonce", i.serveNonce)
 	handle("POST "+i.path+"/credential", "credential", i.serveCredential)
+	handle("POST "+i.path+"/deferred", "deferred", i.serveDeferred)
+	handle("POST "+i.path+"/notification", "notification", i.serveNotification)
+	if i.clients.Challenge() != "" {
+		handle("POST "+i.path+"/challenge", "challenge", i.serveChallenge)
+	}
+	if i.options.AuthorizationEndpoint {
+		handle("GET "+i.path+"/authorize", "authorize", i.serveAuthorize)
+		handle("POST "+i.path+"/authorize", "authorize", i.serveAuthorize)
+	}
 	handle("GET "+i.path+"/crl/{file}", "crl", i.serveCRL)
 	handle("GET "+i.path+"/iaca/{file}", "iaca", i.serveIACA)
 	// The DID decides where its document is, so that is no pattern of the mux.

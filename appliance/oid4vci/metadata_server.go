@@ -7,9 +7,6 @@ import (
 	"chancery/issuance/jws"
 )
 
-// RefreshGrantType is the refresh token grant (RFC 6749 §6).
-const RefreshGrantType = "refresh_token"
-
 // buildASMetadata makes the authorization server metadata (RFC 8414 §2,
 // OpenID4VCI 1.0 §12.3). parts are what the parts of the token endpoint say of
 // themselves, by member: the methods of client authentication and their
@@ -18,7 +15,7 @@ const RefreshGrantType = "refresh_token"
 func (i *Issuer) buildASMetadata(parts ...map[string]any) (document, error) {
 	grants := []string{GrantType}
 	if i.options.Refresh.Enabled {
-		grants = append(grants, RefreshGrantType)
+		grants = append(grants, RefreshGrant)
 	}
 	metadata := map[string]any{
 		"issuer":                                          i.identifier,

@@ -121,6 +121,9 @@ func (i *Issuer) serveNonce(c *call) string {
 	if err != nil {
 		return i.failed(c, err)
 	}
+	if nonce := i.dpop.Nonce(true); nonce != "" {
+		c.w.Header().Set("DPoP-Nonce", nonce)
+	}
 	body := make([]byte, 0, 80)
 	body = append(body, `{"c_nonce":"`...)
 	body = append(body, nonce...)

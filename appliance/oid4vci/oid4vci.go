@@ -58,7 +58,9 @@ type Issuer struct {
 	observe        func(endpoint, outcome string, took time.Duration)
 	nonces         *nonces
 	doctor         *doctor.Ring
-	asMetadata     document
+	guards
+	asMetadata document
+	rotated    time.Time // when the keys that requests are encrypted to were last looked at
 
 	// published changes as a whole when the signer's keys change.
 	published atomic.Pointer[published]
@@ -76,6 +78,9 @@ func newDocument(mediaType string, body []byte) document {
 	return document{mediaType, body, `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`}
 }
 
+// keysEvery is the time between two looks at the keys that requests are encrypted to.
+const keysEvery = time.Minute
+
 // keptCases is how many refused requests the doctor keeps: a few hundred KiB.
 const keptCases = 4096
 
@@ -83,6 +88,7 @@ const keptCases = 4096
 // [Issuer.Refresh] it serves metadata without signing algorithms and answers
 // credential requests with 503.
 func New(o Options) (*Issuer, error) {
+	o.Issuer.SetDefaults()
 	u, err := url.Parse(o.Issuer.Identifier)
 	if err != nil {
 		return nil, err
@@ -107,7 +113,10 @@ func New(o Options) (*Issuer, error) {
 	if i.nonces, err = newNonces(o.Issuer.NonceLifetime.Std()); err != nil {
 		return nil, err
 	}
-	if i.asMetadata, err = i.buildASMetadata(); err != nil {
+	if err = i.setUp(); err != nil {
+		return nil, err
+	}
+	if i.asMetadata, err = i.buildASMetadata(i.clients.Metadata(), map[string]any{"dpop_signing_alg_values_supported": i.dpop.Algorithms()}); err != nil {
 		return nil, err
 	}
 	p, err := i.publish(wire.IdentitiesResponse{})
@@ -118,22 +127,22 @@ func New(o Options) (*Issuer, error) {
 	return i, nil
 }
 
-// Refresh asks the signer for its keys and publishes what follows from them.
-// On an error what was published stays.
+// Refresh asks the signer for its keys, rotates the keys that requests are
+// encrypted to, and publishes what follows from them. On an error what was
+// published stays. It is called by one goroutine.
 func (i *Issuer) Refresh(ctx context.Context) error {
 	identities, err := i.signer.Identities(ctx)
 	if err != nil {
 		return err
 	}
-	if had := i.published.Load(); len(had.identities) > 0 && had.generation == identities.Generation {
-		return nil
+	if now := i.now(); now.Sub(i.rotated) >= keysEvery || now.Before(i.rotated) {
+		if err := i.encryption.Refresh(ctx); err == nil { // it says itself what failed
+			i.rotated = now
+		}
 	}
-	p, err := i.publish(identities)
-	if err != nil {
-		return err
-	}
-	i.published.Store(p)
-	return nil
+	var e encryptionMetadata
+	e.request, e.response = i.encryption.Metadata()
+	return i.update(ctx, identities, e)
 }
 
 // Identities returns the keys as of the last [Issuer.Refresh].

@@ -129,7 +129,7 @@ func TestWalletLeaves(t *testing.T) {
 	leave()
 	q := httptest.NewRequest(http.MethodPost, r.identifier+"/credential", nil).WithContext(ctx)
 	q.Header.Set("Content-Type", jsonType)
-	if _, err := r.issue(q, grant, []byte(body), nil); err != nil {
+	if _, err := r.issue(&call{r: q}, grant, []byte(body)); err != nil {
 		t.Fatal(err)
 	}
 	r.checkRecord(t, o.ID)

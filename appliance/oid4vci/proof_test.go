@@ -335,7 +335,7 @@ var claimCases = []proofCase{
 		header, payload := m.parts()
 		return m.raw(header, `{"aud":"x",`+payload[1:])
 	}, "invalid_proof"},
-	{"192 too long", func(m maker) string { return m.claims("x", strings.Repeat("x", maxProof)) }, "invalid_proof"},
+	{"192 too long", func(m maker) string { return m.claims("x", strings.Repeat("x", 1<<16)) }, "invalid_proof"},
 	{"193 aud of another issuer", func(m maker) string { return m.claims("aud", "https://other.example.com") }, "invalid_proof"},
 	{"193 aud of the token endpoint", func(m maker) string { return m.claims("aud", signertest.Issuer+"/token") }, "invalid_proof"},
 	{"193 aud missing", func(m maker) string { return m.claims("aud", nil) }, "invalid_proof"},

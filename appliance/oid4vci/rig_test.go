@@ -34,6 +34,9 @@ import (
 	"chancery/issuance/did"
 )
 
+// proofType is the typ of a jwt proof.
+const proofType = "openid4vci-proof+jwt"
+
 // The example's configurations.
 const (
 	mdlID       = "org.iso.18013.5.1.mDL"
@@ -68,7 +71,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		t.Fatal(err)
 	}
 	var err error
-	if r.store, err = store.Open(path, store.Options{DataKeys: dataKeys(r.signer), DataKeyLifetime: time.Hour, Retention: time.Hour, Attempts: 3, Now: r.now}); err != nil {
+	if r.store, err = store.Open(path, store.Options{DataKeys: dataKeys(r.signer), DataKeyLifetime: time.Hour, Retention: time.Hour, RetryWindow: 5 * time.Minute, Attempts: 3, Now: r.now}); err != nil {
 		t.Fatal(err)
 	}
 	// As the daemon does: the audit log is asked first, then has the events.
@@ -120,13 +123,7 @@ func dataKeys(s *signertest.Signer) store.DataKeys {
 // newIssuer makes an issuer of the example's configurations.
 func newIssuer(t testing.TB, settings config.Issuer, o Options) *Issuer {
 	t.Helper()
-	yes := true
-	if settings.AnonymousAccess == nil {
-		settings.AnonymousAccess = &yes
-	}
-	if settings.NonceLifetime == 0 {
-		settings.NonceLifetime = config.Duration(5 * time.Minute)
-	}
+	settings.SetDefaults()
 	o.Issuer = settings
 	if o.Configurations == nil {
 		o.Configurations = examples(t)

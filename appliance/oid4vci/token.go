@@ -10,7 +10,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
+	"chancery/appliance/oid4vci/clientauth"
+	"chancery/appliance/oid4vci/dpop"
 	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/store"
 	"chancery/issuance/jws"
@@ -19,13 +22,19 @@ import (
 // detailType is the authorization_details type (OpenID4VCI 1.0 §5.1.1).
 const detailType = "openid_credential"
 
+// RefreshGrant is the refresh token grant's (RFC 6749 §6).
+const RefreshGrant = "refresh_token"
+
 // tokenRequest is a token request that was read, with nothing looked up yet.
 type tokenRequest struct {
-	code    string
+	grant string
+	// secret is the pre-authorized code or the refresh token.
+	secret  string
 	txCode  *string
 	details string
 	scope   string
-	client  string
+	client  clientauth.Identity
+	proof   *dpop.Proof // nil without DPoP
 }
 
 // detail is one element of authorization_details.
@@ -38,11 +47,15 @@ type detail struct {
 }
 
 type tokenResponse struct {
-	AccessToken string   `json:"access_token"`
-	TokenType   string   `json:"token_type"`
-	ExpiresIn   int      `json:"expires_in"`
-	Scope       string   `json:"scope,omitempty"`
-	Details     []detail `json:"authorization_details,omitempty"`
+	AccessToken  string   `json:"access_token"`
+	TokenType    string   `json:"token_type"`
+	ExpiresIn    int      `json:"expires_in"`
+	RefreshToken string   `json:"refresh_token,omitempty"`
+	Scope        string   `json:"scope,omitempty"`
+	Details      []detail `json:"authorization_details,omitempty"`
+	// Nonce and NonceExpires are drafts 13's and 14's.
+	Nonce        string `json:"c_nonce,omitempty"`
+	NonceExpires int    `json:"c_nonce_expires_in,omitempty"`
 }
 
 // serveToken is the token endpoint (OpenID4VCI 1.0 §6).
@@ -128,30 +141,39 @@ func readBody(r *http.Request, limit int64, code string) ([]byte, error) {
 }
 
 // parseToken holds a request against everything that needs no look-up, in the
-// order of RFC 6749 §5.2: form, grant, client.
+// order of OpenID4VCI 1.0 §6.3 and RFC 6749 §5.2: form, grant, client, DPoP proof.
+// The proof is checked before the client, because it may be the client's, but
+// what is wrong with the client is said first.
 func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, error) {
-	switch grant := form.Get("grant_type"); {
-	case grant == "":
-		return tokenRequest{}, badRequest("grant_type", "grant_type is missing")
-	case grant != GrantType:
-		return tokenRequest{}, refusal.New("unsupported_grant_type", "grant_type", "only the pre-authorized code grant is supported", "RFC 6749 §5.2")
+	t := tokenRequest{grant: form.Get("grant_type"), details: form.Get("authorization_details"), scope: form.Get("scope")}
+	switch {
+	case t.grant == "":
+		return t, badRequest("grant_type", "grant_type is missing")
+	case t.grant != GrantType && (t.grant != RefreshGrant || !i.options.Refresh.Enabled):
+		return t, refusal.New("unsupported_grant_type", "grant_type", "only the pre-authorized code grant is supported", "RFC 6749 §5.2")
 	}
-	if r.Header.Get("Authorization") != "" || form.Get("client_secret") != "" || form.Get("client_assertion") != "" {
-		e := refusal.New("invalid_client", "Authorization", "this way of client authentication is not supported", "RFC 6749 §5.2").With(http.StatusUnauthorized)
-		e.Challenge = `Basic realm="token"`
-		return tokenRequest{}, e
+	proof, proofErr := i.dpop.Check(dpop.Request{Values: r.Header.Values("DPoP"), Method: r.Method, URL: i.identifier + "/token"})
+	var err error
+	if t.client, err = i.clients.Authenticate(r.Context(), clientauth.Request{Header: r.Header, Form: form, DPoP: proof}); err != nil {
+		return t, err
 	}
-	if form.Get("client_id") == "" && !*i.options.AnonymousAccess {
-		return tokenRequest{}, refusal.New("invalid_client", "client_id", "client_id is required", "OpenID4VCI 1.0 §6.3")
+	if proofErr != nil {
+		return t, proofErr
 	}
-	t := tokenRequest{code: form.Get("pre-authorized_code"), details: form.Get("authorization_details"), scope: form.Get("scope"), client: form.Get("client_id")}
-	if t.code == "" {
-		return tokenRequest{}, badRequest("pre-authorized_code", "pre-authorized_code is missing")
+	if t.proof = proof; proof == nil && i.options.DPoP.Required {
+		return t, i.dpop.Missing(false)
 	}
-	if len(t.client) > 1024 || strings.ContainsFunc(t.client, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return tokenRequest{}, badRequest("client_id", "client_id must be at most 1024 printable ASCII characters") // RFC 6749 App. A.1
+	parameter := "pre-authorized_code"
+	if t.grant == RefreshGrant {
+		parameter = "refresh_token"
+	}
+	if t.secret = form.Get(parameter); t.secret == "" {
+		return t, badRequest(parameter, parameter+" is missing")
 	}
 	if tx := form.Get("tx_code"); tx != "" {
+		if t.grant == RefreshGrant {
+			return t, badRequest("tx_code", "tx_code belongs to the pre-authorized code grant alone")
+		}
 		t.txCode = &tx
 	}
 	return t, nil
@@ -160,38 +182,118 @@ func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, err
 // redeem carries a token request out. The store spends the code last, after the
 // transaction code and whatever the request selects have been found right.
 func (i *Issuer) redeem(c *call) (*tokenResponse, error) {
-	r := c.r
-	form, err := readForm(r)
+	if nonce := i.dpop.Nonce(false); nonce != "" {
+		c.w.Header().Set("DPoP-Nonce", nonce)
+	}
+	form, err := readForm(c.r)
 	if err != nil {
 		return nil, err
 	}
-	request, err := i.parseToken(r, form)
+	request, err := i.parseToken(c.r, form)
 	if err != nil {
 		return nil, err
+	}
+	if err := i.throttle(request.secret); err != nil {
+		return nil, err
+	}
+	if request.grant == RefreshGrant {
+		return i.refresh(c, request)
 	}
 	var s selection
-	lifetime := i.options.AccessTokenLifetime.Std()
-	token, err := i.store.Redeem(r.Context(), store.Redemption{
-		Code: request.code, TransactionCode: request.txCode, Lifetime: lifetime, Client: request.client,
+	redemption := store.Redemption{
+		Code: request.secret, TransactionCode: request.txCode, Client: request.client.ID, Authenticated: request.client.Authenticated,
+		ClientKey: request.client.InstanceKey, Lifetime: i.lifetime(request.proof),
 		Select: func(offered []string) ([]string, bool, error) {
 			var err error
 			s, err = i.choose(offered, request)
 			return s.granted, len(s.details) > 0, err
 		},
-	})
+	}
+	if request.proof != nil {
+		redemption.JKT = request.proof.Thumbprint[:]
+	}
+	if i.options.Refresh.Enabled {
+		redemption.Refresh = func([]string) time.Duration { return i.options.Refresh.Lifetime.Std() }
+	}
+	token, err := i.store.Redeem(c.r.Context(), redemption)
+	c.offer = token.Offer
+	if err != nil {
+		return nil, i.redeemFailed(err)
+	}
+	return i.tokenResponse(token, request, s)
+}
+
+// redeemFailed says what a code that was not redeemed means (OpenID4VCI 1.0 §6.3).
+func (i *Issuer) redeemFailed(err error) error {
 	switch {
 	case errors.Is(err, store.ErrCode):
-		return nil, badGrant("pre-authorized_code", "the pre-authorized code is not valid")
+		return badGrant("pre-authorized_code", "the pre-authorized code is not valid")
+	case errors.Is(err, store.ErrClient):
+		return badGrant("client_id", "the pre-authorized code is for another client, or for one that authenticates")
 	case errors.Is(err, store.ErrTransactionCodeWrong):
-		return nil, badGrant("tx_code", "the transaction code is wrong")
+		e := badGrant("tx_code", "the transaction code is wrong")
+		e.Code = i.options.TransactionCodeError
+		return e
 	case errors.Is(err, store.ErrTransactionCodeMissing):
-		return nil, badRequest("tx_code", "tx_code is missing")
+		return badRequest("tx_code", "tx_code is missing")
 	case errors.Is(err, store.ErrTransactionCodeUnexpected):
-		return nil, badRequest("tx_code", "tx_code was not asked for")
+		return badRequest("tx_code", "tx_code was not asked for")
+	}
+	return err
+}
+
+// refresh exchanges a refresh token for another access token of the same grant.
+// What was granted cannot be narrowed: scope and authorization_details are ignored.
+func (i *Issuer) refresh(c *call, request tokenRequest) (*tokenResponse, error) {
+	r := store.RefreshRequest{Token: request.secret, Client: request.client.ID, Authenticated: request.client.Authenticated,
+		ClientKey: request.client.InstanceKey, Lifetime: i.lifetime(request.proof)}
+	if request.proof != nil {
+		r.JKT = request.proof.Thumbprint[:]
+	}
+	token, err := i.store.Refresh(c.r.Context(), r)
+	c.offer = token.Offer
+	switch {
+	case errors.Is(err, store.ErrToken):
+		return nil, refusal.New("invalid_grant", "refresh_token", "the refresh token is not valid", "RFC 6749 §5.2")
+	case errors.Is(err, store.ErrClient):
+		return nil, refusal.New("invalid_grant", "refresh_token", "the refresh token is bound to another client or key", "RFC 9449 §5")
 	case err != nil:
 		return nil, err
 	}
-	return &tokenResponse{AccessToken: token.Token, TokenType: "Bearer", ExpiresIn: int(lifetime.Seconds()), Scope: s.scope, Details: s.details}, nil
+	var s selection
+	if token.Identified {
+		for _, id := range token.Granted {
+			s.details = append(s.details, newDetail(id))
+		}
+	}
+	return i.tokenResponse(token, request, s)
+}
+
+// lifetime returns how long an access token lives, by what is granted: one that
+// is bound to a key may wait for an operator (OpenID4VCI 1.0 §13.10).
+func (i *Issuer) lifetime(proof *dpop.Proof) func(granted []string) time.Duration {
+	return func(granted []string) time.Duration {
+		for _, id := range granted {
+			if c := i.configurations[id]; proof != nil && c != nil && c.Approval {
+				return i.options.DeferredLifetime.Std()
+			}
+		}
+		return i.options.AccessTokenLifetime.Std()
+	}
+}
+
+func (i *Issuer) tokenResponse(token store.RedeemedToken, request tokenRequest, s selection) (*tokenResponse, error) {
+	answer := &tokenResponse{AccessToken: token.Token, TokenType: "Bearer", ExpiresIn: int(i.lifetime(request.proof)(token.Granted).Seconds()),
+		RefreshToken: token.RefreshToken, Scope: s.scope, Details: s.details}
+	if request.proof != nil {
+		answer.TokenType = "DPoP"
+	}
+	var err error
+	if i.options.Compatibility == "draft-13" {
+		answer.Nonce, err = i.nonces.make(i.now())
+		answer.NonceExpires = int(i.nonces.lifetime.Seconds())
+	}
+	return answer, err
 }
 
 // selection is what a token request picks from an offer.

@@ -2,10 +2,13 @@ package oid4vci
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"chancery/appliance/store"
 	"chancery/config"
+	"chancery/issuance"
 )
 
 // tokenCase is a token request. The name begins with the number of the check.
@@ -55,8 +61,8 @@ var tokenCases = []tokenCase{
 	{name: "86 a semicolon", body: func(right string) string { return right + ";x=y" }, status: 400, code: "invalid_request"},
 	{name: "180 a body too long", body: func(right string) string { return right + "&x=" + strings.Repeat("x", maxForm) }, status: 413, code: "invalid_request"},
 	{name: "85 authentication by header", header: []string{"Content-Type", formType, "Authorization", "Basic eDp5"}, status: 401, code: "invalid_client"},
-	{name: "85 client_secret", change: func(f url.Values) { f.Set("client_id", "w"); f.Set("client_secret", "s") }, status: 401, code: "invalid_client"},
-	{name: "85 client_assertion", change: func(f url.Values) { f.Set("client_assertion", "a.b.c") }, status: 401, code: "invalid_client"},
+	{name: "85 client_secret", change: func(f url.Values) { f.Set("client_id", "w"); f.Set("client_secret", "s") }, status: 400, code: "invalid_client"},
+	{name: "85 client_assertion", change: func(f url.Values) { f.Set("client_assertion", "a.b.c") }, status: 400, code: "invalid_client"},
 	{name: "85 client_id with a line break", change: func(f url.Values) { f.Set("client_id", "a\nb") }, status: 400, code: "invalid_request"},
 	{name: "85 client_id beyond ASCII", change: func(f url.Values) { f.Set("client_id", "Wället") }, status: 400, code: "invalid_request"},
 	{name: "85 client_id too long", change: func(f url.Values) { f.Set("client_id", strings.Repeat("w", 1025)) }, status: 400, code: "invalid_request"},
@@ -84,7 +90,7 @@ var tokenCases = []tokenCase{
 		f.Set("authorization_details", "[")
 	}, status: 400, code: "invalid_grant"},
 	{name: "the grant before the client", change: func(f url.Values) { f.Set("grant_type", "password"); f.Set("client_secret", "s") }, status: 400, code: "unsupported_grant_type"},
-	{name: "the client before the code", change: func(f url.Values) { f.Del("pre-authorized_code"); f.Set("client_secret", "s") }, status: 401, code: "invalid_client"},
+	{name: "the client before the code", change: func(f url.Values) { f.Del("pre-authorized_code"); f.Set("client_secret", "s") }, status: 400, code: "invalid_client"},
 	{name: "70 all is well", status: 200},
 	{name: "77 a second use", status: 400, code: "invalid_grant"},
 }
@@ -170,9 +176,9 @@ func TestTokenTolerates(t *testing.T) {
 		body := url.Values{"grant_type": {GrantType}, "pre-authorized_code": {r.offer(t, nil, pidID).Code}}.Encode()
 		checkToken(t, do(t, r.client, http.MethodPost, r.identifier+"/token", strings.NewReader(body), "Content-Type", contentType))
 	}
-	t.Run("chunked, with a DPoP header", func(t *testing.T) {
+	t.Run("chunked", func(t *testing.T) {
 		body := url.Values{"grant_type": {GrantType}, "pre-authorized_code": {r.offer(t, nil, pidID).Code}}.Encode()
-		checkToken(t, do(t, r.client, http.MethodPost, r.identifier+"/token", onlyReader{strings.NewReader(body)}, "Content-Type", formType, "DPoP", "a.b.c"))
+		checkToken(t, do(t, r.client, http.MethodPost, r.identifier+"/token", onlyReader{strings.NewReader(body)}, "Content-Type", formType))
 	})
 	t.Run("180 chunked, too long", func(t *testing.T) {
 		refused(t, do(t, r.client, http.MethodPost, r.identifier+"/token", onlyReader{strings.NewReader(strings.Repeat("x", maxForm+1))}, "Content-Type", formType), 413, "invalid_request")
@@ -330,12 +336,48 @@ func TestTokenRace(t *testing.T) {
 	}
 }
 
-// TestClientRequired: anonymous access is off, check 85.
+// TestClientRequired: anonymous access is off, so that a client must say who it
+// is and prove it, check 85.
 func TestClientRequired(t *testing.T) {
-	no := false
-	r := newRig(t, rigOptions{issuer: func(i *config.Issuer) { i.AnonymousAccess = &no }})
+	no, w := false, newWalletKeys(t)
+	r := newRig(t, rigOptions{issuer: func(i *config.Issuer) {
+		i.AnonymousAccess = &no
+		i.Clients = []config.Client{{ID: "wallet", Keys: w.jwks}}
+	}})
 	o := r.offer(t, nil, pidID)
 	refused(t, r.form(t, "grant_type", GrantType, "pre-authorized_code", o.Code), 400, "invalid_client")
 	refused(t, r.form(t, "grant_type", GrantType), 400, "invalid_client")
-	checkToken(t, r.form(t, "grant_type", GrantType, "pre-authorized_code", o.Code, "client_id", "wallet"))
+	refused(t, r.form(t, "grant_type", GrantType, "pre-authorized_code", o.Code, "client_id", "wallet"), 400, "invalid_client")
+	checkToken(t, r.form(t, "grant_type", GrantType, "pre-authorized_code", o.Code,
+		"client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "client_assertion", w.assertion(t, r.identifier, r.now())))
+}
+
+// walletKeys is the client key of a registered wallet.
+type walletKeys struct {
+	holder
+	jwks string // file
+}
+
+func newWalletKeys(t testing.TB) walletKeys {
+	t.Helper()
+	w := walletKeys{holder: newHolder(t, issuance.ES256), jwks: filepath.Join(t.TempDir(), "wallet.json")}
+	data, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{w.jwk()}})
+	if err == nil {
+		err = os.WriteFile(w.jwks, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// assertion is a client assertion (RFC 7523 §3).
+func (w walletKeys) assertion(t testing.TB, audience string, now time.Time) string {
+	t.Helper()
+	return w.proof(t, audience, "", now, func(header, claims map[string]any) {
+		header["typ"] = "JWT"
+		delete(header, "jwk")
+		delete(claims, "nonce")
+		claims["iss"], claims["sub"], claims["jti"], claims["exp"] = "wallet", "wallet", rand.Text(), now.Add(time.Minute).Unix()
+	})
 }

@@ -70,8 +70,8 @@ func TestCancelledMeanwhile(t *testing.T) {
 	nonce := r.nonce(t)
 	body := []byte(`{` + byID + `,"proofs":{"jwt":["` + r.good(t, h, nonce) + `"]}}`)
 	var e *refusal.Refusal
-	if answer, err := r.issue(q, grant, body, nil); !errors.As(err, &e) || e.Code != "invalid_token" || answer != nil {
-		t.Fatalf("%s %v", answer, err)
+	if answer, err := r.issue(&call{r: q}, grant, body); !errors.As(err, &e) || e.Code != "invalid_token" || answer != nil {
+		t.Fatalf("%+v %v", answer, err)
 	}
 	made := r.signer.Entries(t, audit.KindMade)
 	events, _, err := r.store.Events(t.Context(), store.EventFilter{Kind: "credential.withheld", Subject: o.ID}, 10, "")

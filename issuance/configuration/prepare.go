@@ -24,6 +24,8 @@ type Material struct {
 	Chain [][]byte
 	// KeyID is the signer's DID URL, for formats under a DID.
 	KeyID string
+	// DraftType gives an SD-JWT VC the media type that older drafts had.
+	DraftType bool
 	// Issuer is the iss claim: an https URL or a DID.
 	Issuer string
 	// CredentialID is the credential's random identifier; a W3C VC's id is urn:uuid: and it.
@@ -61,7 +63,7 @@ func (c *Configuration) Prepare(claims json.RawMessage, m Material) (*issuance.P
 	case issuance.FormatSDJWT:
 		return sdjwt.Prepare(sdjwt.Request{
 			VCT: c.VCT, Issuer: m.Issuer, Claims: nest(values), Disclose: hidden(values), Decoys: c.Pad, Holder: m.Holder,
-			Chain: m.Chain, KeyID: m.KeyID, Algorithm: m.Algorithm, IssuedAt: from, NotBefore: from, Expires: until,
+			Chain: m.Chain, KeyID: m.KeyID, Algorithm: m.Algorithm, IssuedAt: from, NotBefore: from, Expires: until, DraftType: m.DraftType,
 		})
 	case issuance.FormatJWTVC:
 		subject := m.HolderDID

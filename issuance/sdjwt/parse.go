@@ -18,8 +18,8 @@ func ParseTBS(tbs []byte) (issuance.Statement, error) {
 	if err != nil {
 		return issuance.Statement{}, err
 	}
-	if header.Type != MediaType || header.Algorithm.SignatureSize() == 0 || (len(header.X5C) == 0 && header.KeyID == "") {
-		return issuance.Statement{}, errors.New("header: typ must be dc+sd-jwt, alg known, and x5c or kid there")
+	if header.Type != MediaType && header.Type != DraftMediaType || header.Algorithm.SignatureSize() == 0 || (len(header.X5C) == 0 && header.KeyID == "") {
+		return issuance.Statement{}, errors.New("header: typ must be dc+sd-jwt or vc+sd-jwt, alg known, and x5c or kid there")
 	}
 	s := issuance.Statement{Format: issuance.FormatSDJWT, Algorithm: header.Algorithm, KeyID: header.KeyID, Chain: header.X5C}
 	if err := names(claims, &s); err != nil {

@@ -204,7 +204,7 @@ func TestParseRefusals(t *testing.T) {
 		"typ missing":              without("typ"),
 		"typ of a JWT":             header("typ", "JWT"),
 		"typ of a key binding JWT": header("typ", "kb+jwt"),
-		"typ of old":               header("typ", "vc+sd-jwt"),
+		"typ of nobody":            header("typ", "vc+sd-jwt2"),
 		"alg missing":              without("alg"),
 		"alg none":                 header("alg", "none"),
 		"alg HS256":                header("alg", "HS256"),

@@ -24,6 +24,10 @@ const SaltSize = 16
 // MediaType is the typ header (SD-JWT VC §2.2.1).
 const MediaType = "dc+sd-jwt"
 
+// DraftMediaType is the typ header that drafts of SD-JWT VC before -06 had. Wallets
+// of OpenID4VCI drafts 13 and 14 may know no other.
+const DraftMediaType = "vc+sd-jwt"
+
 // Path points at a claim: member names, array indexes (int), and nil for every
 // element of an array (OpenID4VCI 1.0 App. C).
 type Path []any
@@ -50,6 +54,8 @@ type Request struct {
 	// Decoys pads every _sd array, and every array with hidden elements, to a
 	// multiple of this; 0 means no padding.
 	Decoys int
+	// DraftType has typ [DraftMediaType].
+	DraftType bool
 	// Holder becomes cnf.jwk; nil means no key binding.
 	Holder crypto.PublicKey
 	// Chain becomes x5c: the signer's certificate and its issuers without the
@@ -101,7 +107,11 @@ func prepare(r Request, random io.Reader) (*issuance.Prepared, error) {
 	if err := r.addClaims(payload, len(b.disclosures) > 0); err != nil {
 		return nil, err
 	}
-	tbs, err := jws.Input(jws.Header{Algorithm: r.Algorithm, Type: MediaType, KeyID: r.KeyID, X5C: r.Chain}, payload)
+	typ := MediaType
+	if r.DraftType {
+		typ = DraftMediaType
+	}
+	tbs, err := jws.Input(jws.Header{Algorithm: r.Algorithm, Type: typ, KeyID: r.KeyID, X5C: r.Chain}, payload)
 	if err != nil {
 		return nil, errors.New("the claims cannot be encoded as JSON")
 	}

@@ -1,0 +1,119 @@
+package oid4vci
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"chancery/appliance/limit"
+	"chancery/appliance/oid4vci/dpop"
+	"chancery/appliance/oid4vci/refusal"
+	"chancery/appliance/store"
+)
+
+// access is an access token as a request shows it.
+type access struct {
+	token string
+	// bound tells that it came with the DPoP scheme (RFC 9449 §7.1).
+	bound bool
+}
+
+// readAccess reads the access token, from the header and from there alone (RFC
+// 6750 §2.1); a token in the URL is refused even beside one in the header.
+func (i *Issuer) readAccess(r *http.Request) (access, error) {
+	twice := refusal.New("invalid_request", "Authorization", "the access token belongs once in the Authorization header, and nowhere else", "RFC 6750 §2.1")
+	twice.Challenge = `Bearer error="invalid_request"`
+	if r.URL.RawQuery != "" {
+		if query, err := url.ParseQuery(r.URL.RawQuery); err != nil || query.Has("access_token") {
+			return access{}, twice
+		}
+	}
+	values := r.Header["Authorization"]
+	if len(values) > 1 {
+		return access{}, twice
+	}
+	if len(values) == 1 {
+		scheme, token, _ := strings.Cut(values[0], " ")
+		a := access{token: strings.TrimSpace(token), bound: strings.EqualFold(scheme, "DPoP")}
+		if a.bound || strings.EqualFold(scheme, "Bearer") {
+			return a, nil
+		}
+	}
+	// Without a token there is no error code, but a challenge has a parameter (RFC 6750 §3).
+	return access{}, &refusal.Refusal{Status: http.StatusUnauthorized, Bare: true, Member: "Authorization", Section: "RFC 6750 §3.1",
+		Challenge: `Bearer realm="credential", ` + i.dpop.Challenge()}
+}
+
+// invalidToken is RFC 6750 §3.1's.
+func (i *Issuer) invalidToken() *refusal.Refusal {
+	e := refusal.New("invalid_token", "Authorization", "the access token is not valid", "RFC 6750 §3.1").With(http.StatusUnauthorized)
+	e.Challenge = `Bearer error="invalid_token", error_description="the access token is not valid"`
+	return e
+}
+
+// invalidBound is the same for a token that came with the DPoP scheme.
+func (i *Issuer) invalidBound(description string) *refusal.Refusal {
+	e := refusal.New("invalid_token", "Authorization", description, "RFC 9449 §7.1").With(http.StatusUnauthorized)
+	e.Challenge = `DPoP error="invalid_token", error_description="` + description + `", algs="` + strings.Join(i.dpop.Algorithms(), " ") + `"`
+	return e
+}
+
+// authorize checks a request's access token, and its DPoP proof when the token
+// is bound to a key, and takes the token's grant; release it. path is the
+// endpoint's below the identifier. find looks the token up.
+func (i *Issuer) authorize(c *call, path string, find func(context.Context, string) (*store.Grant, error)) (*store.Grant, error) {
+	a, err := i.readAccess(c.r)
+	if err != nil {
+		return nil, err
+	}
+	if nonce := i.dpop.Nonce(true); nonce != "" {
+		c.w.Header().Set("DPoP-Nonce", nonce)
+	}
+	if err := i.throttle(a.token); err != nil {
+		return nil, err
+	}
+	grant, err := find(c.r.Context(), a.token)
+	if err != nil {
+		return nil, err
+	}
+	c.offer = grant.Offer
+	if err := i.checkSender(c.r, path, a, grant); err != nil {
+		grant.Release()
+		return nil, err
+	}
+	return grant, nil
+}
+
+// checkSender holds the request's DPoP proof against the token's key.
+func (i *Issuer) checkSender(r *http.Request, path string, a access, grant *store.Grant) error {
+	switch {
+	case grant.JKT == nil && !a.bound:
+		return nil // a Bearer token; a proof that comes with it says nothing
+	case grant.JKT == nil:
+		return i.invalidBound("the access token is not bound to a key: use the Bearer scheme")
+	case !a.bound:
+		return i.dpop.NotBearer()
+	}
+	var bound [32]byte
+	copy(bound[:], grant.JKT)
+	proof, err := i.dpop.Check(dpop.Request{Values: r.Header.Values("DPoP"), Method: r.Method, URL: i.identifier + path, Resource: true, AccessToken: a.token, Bound: &bound})
+	if err == nil && proof == nil {
+		err = i.dpop.Missing(true)
+	}
+	return err
+}
+
+// throttle bounds the requests on one offer: by the secret that opens it, so
+// that nobody else can use the bound up.
+func (i *Issuer) throttle(secret string) error {
+	sum := sha256.Sum256([]byte(secret))
+	wait, ok := i.perOffer.Allow([16]byte(sum[:16]), i.now())
+	if ok {
+		return nil
+	}
+	e := refusal.New("too_many_requests", "", "too many requests on this offer: slow down", "RFC 6585 §4").With(http.StatusTooManyRequests)
+	e.RetryAfter = limit.Seconds(wait)
+	return e
+}
