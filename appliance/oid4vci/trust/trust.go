@@ -76,8 +76,9 @@ func (s Source) Allows(clientID string) bool {
 // Providers are all whose word counts, in the order of the configuration. They
 // do not change and may be used by any number of goroutines. Nil trusts nobody.
 type Providers struct {
-	list  []Provider
-	pools []*x509.CertPool // of each provider's anchors
+	list   []Provider
+	pools  []*x509.CertPool // of each provider's anchors
+	chains chains
 }
 
 // New checks and takes providers; none at all is allowed and trusts nobody.
@@ -150,28 +151,27 @@ func (p *Providers) resolve(t *jwt.Token, now time.Time, issuer bool) (Source, e
 	var matches []match
 	var err error
 	if value, has := t.Header["x5c"]; has {
-		matches, err = p.byChain(value, now)
+		matches, err = p.chains.judge(value, now, p.byChain)
 	} else {
 		matches, err = p.byKeyID(t)
 	}
 	if err != nil {
 		return Source{}, err
 	}
-	if issuer {
-		iss, has := t.Claims["iss"]
-		matches = slices.DeleteFunc(matches, func(m match) bool {
-			return has && m.provider.Issuer != "" && iss != m.provider.Issuer
-		})
-		if len(matches) == 0 {
-			return Source{}, ErrUnknownIssuer
-		}
-	}
-	chosen := matches[0]
-	for _, m := range matches[1:] {
+	iss, has := t.Claims["iss"]
+	var chosen match
+	for _, m := range matches {
+		switch {
+		case issuer && has && m.provider.Issuer != "" && iss != m.provider.Issuer:
+		case chosen.provider == nil:
+			chosen = m
 		// Two providers may use the same kid; the signature tells whose it is.
-		if !t.Verify(chosen.key) && t.Verify(m.key) {
+		case !t.Verify(chosen.key) && t.Verify(m.key):
 			chosen = m
 		}
+	}
+	if chosen.provider == nil {
+		return Source{}, ErrUnknownIssuer
 	}
 	return Source{chosen.provider.Name, chosen.key, chosen.provider.ClientIDs}, nil
 }
@@ -215,13 +215,10 @@ func (p *Providers) byKeyID(t *jwt.Token) ([]match, error) {
 	return matches, nil
 }
 
-// byChain judges an x5c header (HAIP 1.0 §4.4.1): leaf first, leading to an
-// anchor that is not in it, a leaf that is neither self-signed nor a CA.
-func (p *Providers) byChain(value any, now time.Time) ([]match, error) {
-	chain, err := jwt.Certificates(value)
-	if err != nil {
-		return nil, ErrChain
-	}
+// byChain judges the certificates of an x5c header (HAIP 1.0 §4.4.1): leaf first,
+// leading to an anchor that is not among them, a leaf that is neither self-signed
+// nor a CA.
+func (p *Providers) byChain(chain []*x509.Certificate, now time.Time) ([]match, error) {
 	leaf := chain[0]
 	if _, err := issuance.AlgorithmFor(leaf.PublicKey); err != nil {
 		return nil, ErrLeaf

@@ -105,6 +105,39 @@ func expiredCA(t *testing.T, root trusttest.Certificate) trusttest.Certificate {
 	return ca.Leaf(t, "Leaf", nil)
 }
 
+// A chain that was good is taken for good for a while, but not beyond its
+// validity and not before it was judged; and those kept are bounded.
+func TestChainsKept(t *testing.T) {
+	root := trusttest.Root(t, "Root")
+	p := providers(t, Provider{Name: "P", Anchors: []*x509.Certificate{root.Certificate}})
+	leaf := root.Leaf(t, "Leaf", func(c *x509.Certificate) { c.NotAfter = trusttest.Now.Add(2 * time.Minute) })
+	token := parse(t, trusttest.Token(t, leaf.Key, map[string]any{"x5c": trusttest.X5C(leaf)}, map[string]any{}))
+	for _, step := range []struct {
+		after time.Duration
+		want  error
+	}{{0, nil}, {time.Minute, nil}, {2*time.Minute + time.Second, ErrUntrusted}, {time.Minute, nil}, {-25 * time.Hour, ErrUntrusted}, {0, nil}} {
+		if _, err := p.Resolve(token, trusttest.Now.Add(step.after)); err != step.want {
+			t.Errorf("%s: %v", step.after, err)
+		}
+	}
+	if len(p.chains.good) != 1 {
+		t.Errorf("%d chains are kept", len(p.chains.good))
+	}
+	for range maxChains + 10 {
+		other := root.Leaf(t, "Leaf", nil)
+		if _, err := p.Resolve(parse(t, trusttest.Token(t, other.Key, map[string]any{"x5c": trusttest.X5C(other)}, map[string]any{})), trusttest.Now); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.chains.good) > maxChains {
+			t.Fatalf("%d chains are kept", len(p.chains.good))
+		}
+	}
+	bad := parse(t, trusttest.Token(t, leaf.Key, map[string]any{"x5c": []any{1}}, map[string]any{}))
+	if _, err := p.Resolve(bad, trusttest.Now); err != ErrChain {
+		t.Error(err)
+	}
+}
+
 // A token without a chain names a configured key, or is of the only one.
 func TestKeyID(t *testing.T) {
 	one, two, other := issuancetest.Key(t, issuance.ES256), issuancetest.Key(t, issuance.EdDSA), issuancetest.Key(t, issuance.ES256)
