@@ -21,7 +21,7 @@ type walletFlags struct {
 	txCode, out, state                      string
 	algorithm, binding, proof               string
 	clientID, clientKey, attester           string
-	responseAlg, responseEnc                string
+	requestAlg, responseAlg, responseEnc    string
 	configurations, storage, authentication list
 	keyCount, draft                         int
 	wait                                    time.Duration
@@ -77,6 +77,7 @@ func (f *walletFlags) declareFlow(flags *flag.FlagSet) {
 	flags.BoolVar(&f.noWait, "no-wait", false, "do not wait for a deferred credential: keep the state and end")
 	flags.BoolVar(&f.notify, "notify", true, "notify the issuer that credentials were accepted or failed")
 	flags.BoolVar(&f.encrypt, "encrypt", false, "encrypt requests and responses also where that is not required")
+	flags.StringVar(&f.requestAlg, "request-alg", "", "encrypt requests with this `ALG` (ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW); default: the issuer's first key")
 	flags.StringVar(&f.responseAlg, "response-alg", "", "want encrypted responses with this `ALG` (ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW); default: the issuer's first")
 	flags.StringVar(&f.responseEnc, "response-enc", "", "want encrypted responses with this `ENC` (A128GCM, A256GCM); default: the issuer's first")
 	flags.BoolVar(&f.signed, "signed-metadata", false, "ask for signed metadata too, verify it under --trust and compare it with the plain form")
@@ -107,6 +108,7 @@ func (f *walletFlags) wallet(s *session) (*wallet.Wallet, error) {
 		{"--key", f.algorithm, "algorithm", []string{"", "ES256", "ES384", "EdDSA"}},
 		{"--binding", f.binding, "method", []string{"", "jwk", "did:jwk", "did:key"}},
 		{"--proof", f.proof, "proof type", []string{"", "jwt", "attestation", "di_vp"}},
+		{"--request-alg", f.requestAlg, "algorithm", []string{"", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"}},
 		{"--response-alg", f.responseAlg, "algorithm", []string{"", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"}},
 		{"--response-enc", f.responseEnc, "encryption", []string{"", "A128GCM", "A256GCM"}},
 		{"--attestation-draft", strconv.Itoa(f.draft), "draft", []string{"7", "10"}},
@@ -124,7 +126,8 @@ func (f *walletFlags) wallet(s *session) (*wallet.Wallet, error) {
 	}
 	w := &wallet.Wallet{HTTP: client, Algorithm: f.algorithm, Binding: wallet.Binding(f.binding), Proof: wallet.ProofType(f.proof), Keys: f.keyCount,
 		ClientID: f.clientID, KeyAttestation: f.attestKeys, KeyStorage: f.storage, UserAuthentication: f.authentication, NoDPoP: !f.dpop,
-		AuthorizationDetails: f.details, Encrypt: f.encrypt || f.responseAlg != "" || f.responseEnc != "", ResponseAlgorithm: f.responseAlg, ResponseEncryption: f.responseEnc,
+		AuthorizationDetails: f.details, Encrypt: f.encrypt || f.requestAlg != "" || f.responseAlg != "" || f.responseEnc != "",
+		RequestAlgorithm: f.requestAlg, ResponseAlgorithm: f.responseAlg, ResponseEncryption: f.responseEnc,
 		SignedMetadata: f.signed, MetadataAnchors: options.Anchors, Configurations: f.configurations, TransactionCode: s.askTransactionCode,
 		Verify: &options, NoNotify: !f.notify, Wait: f.wait, Now: s.Now}
 	if f.draft == 10 {

@@ -114,9 +114,11 @@ func (f *flow) askChallenge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.attestationChallenge, err = text(object, "attestation_challenge"); err != nil {
+	challenge, err := text(object, "attestation_challenge")
+	if err != nil {
 		return a.wrong("%v", err)
 	}
+	f.challenged(challenge)
 	return nil
 }
 

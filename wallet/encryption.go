@@ -172,21 +172,23 @@ func (f *flow) seal(r *request, body map[string]any) (*envelope, error) {
 	if e != nil {
 		r.header["Accept"] = jwtType + ", " + jsonType
 	}
-	r.body, err = in.encrypt(data)
+	r.body, err = in.encrypt(data, f.w.RequestAlgorithm)
 	return e, err
 }
 
-// encrypt makes a JWE of a request for the first of the issuer's keys.
-func (e *RequestEncryption) encrypt(data []byte) ([]byte, error) {
+// encrypt makes a JWE of a request for the first of the issuer's keys, or the
+// first for an algorithm.
+func (e *RequestEncryption) encrypt(data []byte, algorithm string) ([]byte, error) {
 	i := slices.IndexFunc(contentEncryption, func(enc string) bool { return slices.Contains(e.Enc, enc) })
-	if len(e.Keys) == 0 || i < 0 {
-		return nil, errors.New("the wallet has none of the issuer's algorithms for encrypted requests")
+	k := slices.IndexFunc(e.Keys, func(key jose.JSONWebKey) bool { return algorithm == "" || key.Algorithm == algorithm })
+	if k < 0 || i < 0 {
+		return nil, errors.New("the wallet has none of the issuer's algorithms for encrypted requests, or may not use it")
 	}
 	options := &jose.EncrypterOptions{}
 	if slices.Contains(e.Zip, "DEF") {
 		options.Compression = jose.DEFLATE
 	}
-	key := e.Keys[0]
+	key := e.Keys[k]
 	encrypter, err := jose.NewEncrypter(jose.ContentEncryption(contentEncryption[i]),
 		jose.Recipient{Algorithm: jose.KeyAlgorithm(key.Algorithm), Key: key.Key, KeyID: key.KeyID}, options)
 	if err != nil {

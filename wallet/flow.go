@@ -129,6 +129,15 @@ func (f *flow) dress(r *request) error {
 	return err
 }
 
+// challenged takes an attestation challenge. When a DPoP proof is the proof of
+// possession, the challenge takes the place of its nonce (ABCA-10 §5.2).
+func (f *flow) challenged(challenge string) {
+	f.attestationChallenge = challenge
+	if f.method == methodAttestDPoP {
+		f.tokenNonce = challenge
+	}
+}
+
 // observe takes nonce and challenge from an answer and returns the error that
 // asks for the request once more with them.
 func (f *flow) observe(a *answer) (string, error) {
@@ -144,7 +153,7 @@ func (f *flow) observe(a *answer) (string, error) {
 		}
 	}
 	if len(challenges) == 1 {
-		f.attestationChallenge = challenges[0]
+		f.challenged(challenges[0])
 	}
 	if a.status != http.StatusBadRequest && a.status != http.StatusUnauthorized {
 		return "", nil

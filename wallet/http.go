@@ -162,8 +162,9 @@ func (a *answer) failure() *Error {
 	object, err := strictjson.Object(a.body)
 	if err != nil || a.mediaType(jsonType) != nil {
 		switch {
-		case challenge != nil:
+		case challenge["error"] != "":
 			e.Code, e.Description = challenge["error"], challenge["error_description"]
+			e.printable()
 		case a.status < 400:
 			e.Problem = "unexpected status"
 		case a.step == StepOffer && (a.status == http.StatusGone || a.status == http.StatusNotFound):
@@ -179,9 +180,7 @@ func (a *answer) failure() *Error {
 	switch {
 	case e.Code == "":
 		e.Problem = "the error object has no error member"
-	case strings.ContainsFunc(e.Description, notAllowed):
-		e.Description = ""
-		e.Problem = "error_description holds characters that are not allowed"
+	case !e.printable():
 	case challenge["error"] != "" && challenge["error"] != e.Code:
 		e.Problem = "WWW-Authenticate says another error than the body"
 	case a.step != StepOffer && a.step != StepMetadata && a.step != StepServer && a.noStore() != nil:
@@ -190,7 +189,22 @@ func (a *answer) failure() *Error {
 	return e
 }
 
-// notAllowed reports characters that an error_description must not hold
+// printable takes out what must not be in the server's words.
+func (e *Error) printable() bool {
+	switch {
+	case strings.ContainsFunc(e.Code, notAllowed):
+		e.Code, e.Description = "", ""
+		e.Problem = "error holds characters that are not allowed"
+	case strings.ContainsFunc(e.Description, notAllowed):
+		e.Description = ""
+		e.Problem = "error_description holds characters that are not allowed"
+	default:
+		return true
+	}
+	return false
+}
+
+// notAllowed reports characters that error and error_description must not hold
 // (RFC 6749 §5.2: %x20-21 / %x23-5B / %x5D-7E).
 func notAllowed(r rune) bool { return r < 0x20 || r > 0x7e || r == '"' || r == '\\' }
 

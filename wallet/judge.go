@@ -15,30 +15,50 @@ import (
 const checkTrust = "issuer trusted"
 
 // judge verifies the credentials of one response: each bound to a key of its
-// own among those that were proven, complete, and of the promised format. The
-// order of the credentials need not be that of the keys.
+// own among those that were proven, complete, and of the promised format.
 func (f *flow) judge(ctx context.Context, credentials []Credential, keys []crypto.Signer) {
-	free := slices.Clone(keys)
+	assign(ctx, credentials, keys)
 	for i := range credentials {
 		c := &credentials[i]
-		c.Key = nil
 		o := *f.w.Verify
 		o.Fresh, o.Type, o.Now = true, c.Metadata.Type, f.w.now()
-		report, err := verifier.Verify(ctx, []byte(c.Text), o)
-		if err == nil && len(free) > 0 {
-			// The verifier says to which key it is bound; that key, or any when
-			// it is a stranger's, is what it is verified against.
-			k := max(slices.IndexFunc(free, func(key crypto.Signer) bool { return samePublic(key.Public(), report.HolderKey) }), 0)
-			c.Key, o.Holder = free[k], free[k].Public()
-			free = slices.Delete(free, k, k+1)
-			report, err = verifier.Verify(ctx, []byte(c.Text), o)
+		if c.Key != nil {
+			o.Holder = c.Key.Public()
 		}
+		report, err := verifier.Verify(ctx, []byte(c.Text), o)
 		if err != nil {
 			c.Problem, c.Accepted = err.Error(), false
 			continue
 		}
 		c.Report = report
 		f.accept(c)
+	}
+}
+
+// assign gives each credential the key that it says it is bound to, as the order
+// of the credentials need not be that of the keys. One that names a stranger's
+// key gets one that is left, against which it then fails.
+func assign(ctx context.Context, credentials []Credential, keys []crypto.Signer) {
+	free := slices.Clone(keys)
+	take := func(c *Credential, k int) {
+		c.Key = free[k]
+		free = slices.Delete(free, k, k+1)
+	}
+	for i := range credentials {
+		c := &credentials[i]
+		c.Key = nil
+		report, err := verifier.Verify(ctx, []byte(c.Text), verifier.Options{})
+		if err != nil {
+			continue
+		}
+		if k := slices.IndexFunc(free, func(key crypto.Signer) bool { return samePublic(key.Public(), report.HolderKey) }); k >= 0 {
+			take(c, k)
+		}
+	}
+	for i := range credentials {
+		if credentials[i].Key == nil && len(free) > 0 {
+			take(&credentials[i], 0)
+		}
 	}
 }
 

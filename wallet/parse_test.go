@@ -6,11 +6,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"chancery/verifier/strictjson"
 
@@ -178,6 +180,34 @@ func FuzzMetadata(f *testing.F) {
 		}
 		if list, _, err := parseResponse(object, 2); err == nil && (len(list) == 0 || len(list) > 2 || list[0] == "") {
 			t.Errorf("credentials %q were taken", list)
+		}
+	})
+}
+
+// Nothing that is not signed or sealed for the wallet is taken as if it were.
+func FuzzMessages(f *testing.F) {
+	f.Add("eyJ0eXAiOiJvcGVuaWR2Y2ktaXNzdWVyLW1ldGFkYXRhK2p3dCIsIng1YyI6WyJBQUFBIl19.e30.AAAA")
+	f.Add("eyJraWQiOiJrIiwiYWxnIjoiRUNESC1FUyIsImVuYyI6IkEyNTZHQ00iLCJlcGsiOnt9fQ..AAAA.AAAA.AAAA")
+	f.Add(`{"credential_issuer":"https://i.example","credential_configuration_ids":["a"],"access_token":"t","token_type":"Bearer","pending":[{"keys":[{"kty":"EC"}]}]}`)
+	f.Add(`DPoP algs="ES256", error="use_dpop_nonce"`)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := openMetadata(text, nil, time.Now()); err == nil && !strings.Contains(text, ".") {
+			t.Error("something unsigned was taken")
+		}
+		e := &envelope{key: key, kid: "k", alg: "ECDH-ES", enc: "A256GCM", zip: true}
+		if _, err := e.decrypt(text); err == nil {
+			t.Error("something was decrypted that nobody sealed")
+		}
+		if s, err := ParseState([]byte(text)); err == nil && (s.AccessToken == "" || len(s.Configurations) == 0) {
+			t.Errorf("incomplete: %+v", s)
+		}
+		a := &answer{step: StepCredential, status: 401, header: http.Header{"Www-Authenticate": {text}, "Content-Type": {jsonType}}, body: []byte(text)}
+		if e := a.failure(); strings.ContainsFunc(e.Description, notAllowed) {
+			t.Errorf("description %q", e.Description)
 		}
 	})
 }

@@ -195,9 +195,9 @@ func (i *strict) client(w http.ResponseWriter, r *http.Request) (string, error) 
 		return "", refuse("invalid_client", "cnf")
 	}
 	if pop == "" && i.draft == Draft10 {
-		proof, _, err := i.open(r.Header.Get("DPoP"), "dpop+jwt", embedded)
-		if err != nil || !samePublic(embedded(proof), instance.Key) {
-			return "", refuse("invalid_client", "DPoP by another key")
+		proof, claims, err := i.open(r.Header.Get("DPoP"), "dpop+jwt", embedded)
+		if err != nil || !samePublic(embedded(proof), instance.Key) || claims["nonce"] != "challenge-1" {
+			return "", refuse("invalid_client", "DPoP by another key or without challenge")
 		}
 		return id, nil
 	}

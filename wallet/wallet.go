@@ -94,6 +94,9 @@ type Wallet struct {
 	AuthorizationDetails bool
 	// Encrypt encrypts requests and responses also where that is not required.
 	Encrypt bool
+	// RequestAlgorithm is the alg of encrypted requests; empty takes the first
+	// of the issuer's keys.
+	RequestAlgorithm string
 	// ResponseAlgorithm and ResponseEncryption are the alg and enc of encrypted
 	// responses; empty takes the first of the issuer's that the wallet has.
 	ResponseAlgorithm, ResponseEncryption string

@@ -351,6 +351,7 @@ func TestServerErrors(t *testing.T) {
 		{"/token", `{"error":"invalid_grant","error_description":"wrong transaction code"}`, 400, nil, "token: HTTP 400 invalid_grant (wrong transaction code)"},
 		{"/credential", `{"error":"credential_request_denied"}`, 400, nil, "credential: HTTP 400 credential_request_denied"},
 		{"/token", `{"error":"invalid_grant","error_description":"\u0007"}`, 400, nil, "token: HTTP 400 invalid_grant error_description holds characters that are not allowed"},
+		{"/token", `{"error":"invalid_\u001b[31m"}`, 400, nil, "token: HTTP 400 error holds characters that are not allowed"},
 		{"/token", `{"problem":1}`, 400, nil, "token: HTTP 400 the error object has no error member"},
 		{"/credential", `{"error":"temporarily_unavailable"}`, 503, map[string]string{"Retry-After": "5"}, "credential: HTTP 503 temporarily_unavailable try again after 5 s"},
 		{"/token", `{"error":"invalid_grant"}`, 400, map[string]string{"Cache-Control": "private"}, "token: HTTP 400 invalid_grant Cache-Control lacks no-store"},
