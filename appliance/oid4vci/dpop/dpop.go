@@ -3,13 +3,15 @@
 // endpoints that such a token opens.
 //
 // A proof is used once. Its jti is consumed last, after everything else holds,
-// and remembered apart for the token endpoint and for the others: to fill the
-// first memory takes one valid signature a proof and nothing else, so it is
-// the front's rate limits and the cost of checking (about 7 000 proofs a second
-// on one core) that make filling MaxEntries within two windows hard; while it is
-// full, token requests with a proof are answered 503 and nothing is accepted
-// twice. The second memory takes proofs for valid access tokens alone, so
-// whoever has none cannot stop those who do.
+// and remembered apart for the token endpoint and for the others, in bounded
+// memory. Anybody can make proofs for the token endpoint, 90 µs of our time each,
+// so that memory forgets its older half when it is full: refusing instead would
+// let a thousand requests a second keep every wallet out, and whoever floods it
+// to show a captured proof again gets nothing, as codes are single-use and the
+// token is bound to a key that he lacks. Behind the token endpoint a proof shown
+// again could fetch somebody's credential: there, when no more can be
+// remembered, requests are answered 503; and only who has a token that is bound
+// to his key gets anything remembered.
 package dpop
 
 import (
@@ -103,7 +105,11 @@ func New(o Options) *Checker {
 	for n := range c.nonces {
 		c.nonces[n] = challenge.New(o.NonceLifetime)
 		// A proof from the far end of the window is good for two windows.
-		c.seen[n] = replay.New(2*o.Window+clockStep, o.MaxEntries)
+		lifetime := 2*o.Window + clockStep
+		c.seen[n] = replay.New(lifetime, o.MaxEntries)
+		if n == index(false) {
+			c.seen[n] = replay.NewForgetful(lifetime, o.MaxEntries)
+		}
 	}
 	return c
 }
@@ -137,7 +143,7 @@ type Proof struct {
 
 // Check checks a request's proof (RFC 9449 §4.3); nil when there is none. Errors
 // are refusals with status 400 at the token endpoint and 401 with a challenge
-// at the others; 503 when no more proofs can be remembered.
+// at the others, where it is 503 when no more proofs can be remembered.
 func (c *Checker) Check(r Request) (*Proof, error) {
 	if len(r.Values) == 0 {
 		return nil, nil

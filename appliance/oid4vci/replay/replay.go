@@ -40,8 +40,9 @@ var (
 
 // Cache remembers keys. Any number of goroutines may use it.
 type Cache struct {
-	lifetime time.Duration
-	max      int
+	lifetime  time.Duration
+	max       int
+	forgetful bool
 
 	mu sync.Mutex // guards what follows
 	// current and older are two generations, each as long as a token can be
@@ -59,9 +60,19 @@ type Cache struct {
 // after a larger one, what was seen more than a lifetime ago may pass once more.
 //
 // A full cache accepts nothing ([ErrFull]). To forget the oldest instead would
-// let whoever can fill it use a captured token again.
+// let whoever can fill it use a captured token again; so it is for tokens that
+// not anybody can make.
 func New(lifetime time.Duration, max int) *Cache {
 	return &Cache{lifetime: lifetime, max: max, current: map[Key]struct{}{}, older: map[Key]struct{}{}}
+}
+
+// NewForgetful returns a cache that when it is full forgets the older half. It is
+// for tokens that anybody can make and that are worth little when shown again:
+// nobody can fill it to keep others out.
+func NewForgetful(lifetime time.Duration, max int) *Cache {
+	c := New(lifetime, max)
+	c.forgetful = true
+	return c
 }
 
 // Add remembers a key, or returns [ErrSeen] or [ErrFull].
@@ -81,7 +92,10 @@ func (c *Cache) Add(key Key, now time.Time) error {
 	if _, seen := c.older[key]; seen {
 		return ErrSeen
 	}
-	if len(c.current)+len(c.older) >= c.max {
+	switch {
+	case c.forgetful && len(c.current) >= max(1, c.max/2):
+		c.older, c.current, c.turned = c.current, map[Key]struct{}{}, now
+	case !c.forgetful && len(c.current)+len(c.older) >= c.max:
 		return ErrFull
 	}
 	c.current[key] = struct{}{}

@@ -75,6 +75,35 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// A forgetful cache refuses nothing that is new, knows at least the newest half
+// of what it has room for, and is as bounded.
+func TestForgetful(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.IntRange(2, 20).Draw(t, "max")
+		c := NewForgetful(time.Minute, limit)
+		var recent []Key
+		now := start
+		for n := range rapid.IntRange(1, 200).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 1000).Draw(t, "later")) * time.Microsecond)
+			for _, key := range recent {
+				if err := c.Add(key, now); err != ErrSeen {
+					t.Fatalf("of the newest %d: %v", len(recent), err)
+				}
+			}
+			key := NewKey("new", strconv.Itoa(n))
+			if err := c.Add(key, now); err != nil {
+				t.Fatal(err)
+			}
+			if recent = append(recent, key); len(recent) > limit/2 {
+				recent = recent[1:]
+			}
+			if c.Len() > limit {
+				t.Fatalf("%d of %d", c.Len(), limit)
+			}
+		}
+	})
+}
+
 // A key that comes with a time from before is not forgotten for that, and
 // nothing is forgotten early.
 func TestOutOfOrder(t *testing.T) {
