@@ -3,32 +3,18 @@ package signer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"chancery/appliance/audit"
 	"chancery/appliance/signer/wire"
 )
 
-// foreignKinds are the first parts of the kinds that chanceryd may write. None
-// is the signer's own, so that chanceryd cannot forge a signature, a key or a
-// ceremony in the log (promise P8).
-var foreignKinds = map[string]bool{
-	"offer": true, "credential": true, "configuration": true, "operator": true, "database": true,
-	"appliance": true, "metadata": true, "status": true, "wallet": true, "notification": true,
-}
-
-// ownActors are names that chanceryd's events cannot bear.
-var ownActors = map[string]bool{"signer": true, "ceremony": true}
-
-// Bounds of an event.
+// Bounds of a request, and of what one event adds to the log.
 const (
-	maxEvents     = 512
-	maxSources    = 1024
-	longestDetail = 1024 // bytes of one value
-	maxDetails    = 16
+	maxEvents  = 512
+	maxSources = 1024
 	// longestDetails bounds all details of one event, in bytes of JSON.
 	longestDetails = 32 << 10
 )
@@ -82,39 +68,16 @@ func checkEvents(in wire.AppendRequest) error {
 		return bad("%d events: at most %d at once", len(in.Events), maxEvents)
 	}
 	for i, e := range in.Events {
-		if err := checkEvent(e); err != nil {
+		err := e.Check()
+		if err == nil && e.Seq == 0 {
+			err = errors.New("seq begins with 1")
+		}
+		if err != nil {
 			return bad("event %d: %v", i, err)
 		}
 	}
 	return nil
 }
-
-func checkEvent(e wire.Event) error {
-	prefix, rest, found := strings.Cut(e.Kind, ".")
-	switch {
-	case !found || rest == "" || !foreignKinds[prefix] || !name(e.Kind, false):
-		return fmt.Errorf("kind must begin with one of the appliance's own names and a dot")
-	case e.Seq == 0:
-		return fmt.Errorf("seq begins with 1")
-	case e.Time < 0 || e.Time > 253402300799999:
-		return fmt.Errorf("time is not between 1970 and 9999")
-	case !text(e.Actor) || ownActors[e.Actor]:
-		return fmt.Errorf("actor is too long or the signer's own")
-	case !text(e.Subject):
-		return fmt.Errorf("subject is too long")
-	case len(e.Detail) > maxDetails:
-		return fmt.Errorf("%d details: at most %d", len(e.Detail), maxDetails)
-	}
-	for k, v := range e.Detail {
-		if !name(k, false) || len(v) > longestDetail || !utf8.ValidString(v) {
-			return fmt.Errorf("a detail's name is no identifier or its value too long")
-		}
-	}
-	return nil
-}
-
-// text tells whether a string is a name of a person or thing within bounds.
-func text(s string) bool { return len(s) <= longestName && utf8.ValidString(s) }
 
 // event is the log's entry of an event.
 func event(source string, e wire.Event) (audit.Entry, error) {

@@ -191,8 +191,8 @@ func TestNames(t *testing.T) {
 			t.Errorf("name(%q) = %v", s, got)
 		}
 	}
-	if !name("", true) || text(string([]byte{0xff})) || !text("Jürgen Ø") || text(fmt.Sprintf("%0257d", 1)) {
-		t.Error("optional names and texts of people")
+	if !name("", true) {
+		t.Error("an optional name")
 	}
 	if seconds(0) != 0 || seconds(time.Millisecond) != 1 || seconds(time.Minute) != 60 {
 		t.Error("waits are rounded up to seconds")

@@ -28,8 +28,6 @@ const (
 	maxItems = 128
 	// maxTypes bounds the types of one credential.
 	maxTypes = 16
-	// longestName bounds identifiers that go into the log, in bytes.
-	longestName = 256
 )
 
 // parsers read to-be-signed bytes back. A format without one is not signed.
@@ -93,22 +91,8 @@ func (c *core) judge(in wire.SignRequest) ([]order, int, *refusal) {
 	return orders, 0, nil
 }
 
-// name tells whether a string from chanceryd may stand in the log: an
-// identifier, not a text that could hold personal data.
-func name(s string, optional bool) bool {
-	if s == "" {
-		return optional
-	}
-	if len(s) > longestName {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
+// name tells whether a string from chanceryd may stand in the log.
+func name(s string, optional bool) bool { return s == "" && optional || wire.IsIdentifier(s) }
 
 func (c *core) judgeItem(item wire.SignItem) (order, *refusal) {
 	if !name(item.Credential, false) {

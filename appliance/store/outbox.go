@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chancery/appliance/database"
+	"chancery/appliance/signer/wire"
 )
 
 // Event is something that happened and that the audit log is to know. It holds
@@ -71,8 +72,12 @@ func (o *outbox) wake() {
 	}
 }
 
-// record writes an event within the transaction of the change that caused it.
+// record writes an event within the transaction of the change that caused it,
+// which fails when the audit log would not take the event.
 func (s *Store) record(tx *database.Tx, e Event) error {
+	if err := (wire.Event{Time: millis(e.Time), Kind: e.Kind, Actor: e.Actor, Subject: e.Subject, Detail: e.Detail}).Check(); err != nil {
+		return fmt.Errorf("event %q: %w", e.Kind, err)
+	}
 	detail := ""
 	if len(e.Detail) > 0 {
 		data, err := json.Marshal(e.Detail)
