@@ -88,6 +88,13 @@ func BenchmarkStore(b *testing.B) {
 		tokens := spend(b, f, fill(b, f))
 		measure(b, func(n int) { issue(f, tokens[n]) })
 	})
+	b.Run("issue, kept for retries", func(b *testing.B) {
+		f := open(b)
+		f.options.RetryWindow = testWindow
+		f.restart()
+		tokens := spend(b, f, fill(b, f))
+		measure(b, func(n int) { issue(f, tokens[n]) })
+	})
 	b.Run("flow", func(b *testing.B) {
 		f := open(b)
 		measure(b, func(int) {

@@ -28,7 +28,7 @@ func end(tx *database.Tx, id int64, state State, now time.Time, keepToken bool, 
 		return false, err
 	}
 	if signed != 0 {
-		if _, err := tx.Exec("UPDATE issues SET keys_hash = NULL, proofs_hash = NULL WHERE offer = ? AND keys_hash IS NOT NULL", id); err != nil {
+		if err := forgetHashes(tx, id); err != nil {
 			return true, err
 		}
 	}
@@ -46,6 +46,12 @@ func shred(tx *database.Tx, id int64) error {
 		return err
 	}
 	return putKey(tx, id, noKey[:])
+}
+
+// forgetHashes takes away what tells whether a request is a repetition.
+func forgetHashes(tx *database.Tx, id int64) error {
+	_, err := tx.Exec("UPDATE issues SET keys_hash = NULL, proofs_hash = NULL WHERE offer = ? AND keys_hash IS NOT NULL", id)
+	return err
 }
 
 // due is an offer that the sweeper has to do with.

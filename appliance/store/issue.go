@@ -68,7 +68,7 @@ func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transact
 			return err
 		}
 		var keys, proofs []byte
-		if s.options.RetryWindow > 0 {
+		if s.options.RetryWindow > 0 && (rewrapped != nil || g.refreshable) {
 			keys, proofs = r.KeysHash[:], r.ProofsHash[:]
 		}
 		if _, err := tx.Exec("INSERT OR REPLACE INTO issues (offer, configuration, first, size, keys_hash, proofs_hash, notification) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -117,7 +117,10 @@ func (g *Grant) advance(tx *database.Tx, bit int64, n int, rewrapped []byte, now
 	case left != 0 || refreshable:
 		return first, left, nil
 	case rewrapped == nil:
-		return first, left, shred(tx, g.id)
+		if g.grantedSet != bit { // an earlier configuration may be kept for retries
+			err = forgetHashes(tx, g.id)
+		}
+		return first, left, errors.Join(err, shred(tx, g.id))
 	}
 	return first, left, putKey(tx, g.id, rewrapped)
 }
