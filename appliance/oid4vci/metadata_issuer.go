@@ -101,12 +101,8 @@ func (p *published) algorithms(c *configuration.Configuration) []issuance.Algori
 // addBatch says what the largest batch is; the credential endpoint holds each
 // request against its own configuration's.
 func (i *Issuer) addBatch(metadata map[string]any) {
-	largest := 1
-	for _, c := range i.ordered {
-		largest = max(largest, c.BatchSize)
-	}
-	if largest > 1 {
-		metadata["batch_credential_issuance"] = map[string]any{"batch_size": largest}
+	if size := i.batchSize(); size > 1 {
+		metadata["batch_credential_issuance"] = map[string]any{"batch_size": size}
 	}
 }
 

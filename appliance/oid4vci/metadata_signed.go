@@ -34,14 +34,9 @@ type signedMetadata struct {
 	told  string
 }
 
-const (
-	// cached is how long a cache may keep a document (see serveDocument): by so
-	// much sooner than it expires the signed form is no longer given out.
-	cached = time.Minute
-	// signPause is between attempts to sign that fail for another reason than a
-	// token that is away: the signer writes each of them into its log.
-	signPause = 10 * time.Minute
-)
+// signPause is between attempts to sign that fail for another reason than a token
+// that is away: the signer writes each of them into its log.
+const signPause = 10 * time.Minute
 
 func (i *Issuer) newUnsigned(p *published, members map[string]any) unsignedMetadata {
 	h := sha256.New()
@@ -55,9 +50,9 @@ func (i *Issuer) newUnsigned(p *published, members map[string]any) unsignedMetad
 }
 
 // serves tells whether the signed form may be given out now: it says what the
-// unsigned one says, and it lasts.
+// unsigned one says, and it lasts for as long as a cache may keep it.
 func (s *signedMetadata) serves(u unsignedMetadata, now time.Time) bool {
-	return s.document.body != nil && s.of == u.version && now.Add(cached).Before(s.expires)
+	return s.document.body != nil && s.of == u.version && now.Add(metadataCache).Before(s.expires)
 }
 
 // signMetadata makes the signed form when that is due. It returns false when
