@@ -30,6 +30,9 @@ func (f *flow) authenticate(ctx context.Context) error {
 	if f.method, err = f.w.clientMethod(f.m.Server); err != nil {
 		return failed(StepServer, err)
 	}
+	if f.s.InstanceKey != nil && !f.attested() {
+		return wrong(StepServer, "the tokens are bound to an attested wallet: give its attester with --attester (ABCA-07 §10.3)")
+	}
 	if f.attested() {
 		if f.s.ClientID == "" {
 			f.s.ClientID = DefaultClientID

@@ -325,6 +325,9 @@ func TestRefresh(t *testing.T) {
 	if len(second.Credentials) != 1 || second.Credentials[0].Report.Holder == first.Credentials[0].Report.Holder {
 		t.Errorf("result: %+v", second)
 	}
+	if _, err := i.wallet().Refresh(t.Context(), state); err == nil || !strings.Contains(err.Error(), "--attester") {
+		t.Error(err)
+	}
 	set(i.as, "grant_types_supported", []any{grantType})
 	if _, err := w.Refresh(t.Context(), state); err == nil || !strings.Contains(err.Error(), "lacks refresh_token") {
 		t.Error(err)
