@@ -6,6 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # The same source gives the same binaries: no paths, no build ids.
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 RUN := .run
+BIN ?= bin
 
 .PHONY: help build demo up down clean-run test bench lint clean
 
@@ -13,9 +14,9 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build the binaries into bin/
-	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/chanceryd ./cmd/chancery ./scripts/demo
-	CGO_ENABLED=1 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/chancery-signer
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN)/ ./cmd/chanceryd ./cmd/chancery ./scripts/demo
+	CGO_ENABLED=1 $(GO) build $(BUILDFLAGS) -o $(BIN)/ ./cmd/chancery-signer
 
 demo: packages-demo build ## Issue one credential of every format and stay up (ONCE=1: stop then)
 	@exec bin/demo -run $(RUN) $(if $(filter 1,$(ONCE)),once,run)

@@ -32,6 +32,9 @@ const (
 	settleWithin = 500 * time.Millisecond
 	// drainWithin bounds the wait for requests under way when the daemon stops.
 	drainWithin = 25 * time.Second
+	// retryWindow is how long after the last credential a wallet may repeat its
+	// request, if its access token lives so long.
+	retryWindow = 5 * time.Minute
 	// lastEvents bounds the wait for the outbox at the end.
 	lastEvents = 3 * time.Second
 )
@@ -79,6 +82,10 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 
 // openStore opens chancery.db with the signer as the guard of its data keys.
 func (d *appliance) openStore() error {
+	var retries time.Duration
+	if *d.cfg.Issuer.Retries {
+		retries = retryWindow
+	}
 	s, err := store.Open(d.cfg.Store.Database, store.Options{
 		DataKeys: store.DataKeys{
 			New: func(ctx context.Context, binding string) (key, wrapped []byte, err error) {
@@ -91,7 +98,7 @@ func (d *appliance) openStore() error {
 			},
 		},
 		DataKeyLifetime: d.cfg.Store.DataKeyLifetime.Std(), Retention: d.cfg.Store.Retention.Std(),
-		Attempts: d.cfg.Offers.TransactionCodeAttempts, Log: d.log,
+		RetryWindow: retries, Attempts: d.cfg.Offers.TransactionCodeAttempts, Log: d.log,
 	})
 	d.store = s
 	return err
@@ -199,7 +206,8 @@ func (d *appliance) operators(configurations []*configuration.Configuration) htt
 	api := admin.New(admin.Config{
 		Store: d.store, Configurations: byID, Identities: d.signer.Identities, Links: d.links,
 		DefaultExpiry: d.cfg.Offers.DefaultExpiry.Std(), LongestExpiry: d.cfg.Offers.LongestExpiry.Std(),
-		CodeLength: d.cfg.Offers.TransactionCodeLength, Now: time.Now, Log: d.log,
+		CodeLength: d.cfg.Offers.TransactionCodeLength, Now: time.Now, Log: d.log, Doctor: d.issuer.Doctor(),
+		ClientAuthentication: len(d.cfg.Issuer.Clients)+len(d.cfg.Issuer.WalletAttestation.Providers) > 0,
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

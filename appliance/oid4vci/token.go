@@ -154,7 +154,7 @@ func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, err
 	}
 	proof, proofErr := i.dpop.Check(dpop.Request{Values: r.Header.Values("DPoP"), Method: r.Method, URL: i.identifier + "/token"})
 	var err error
-	if t.client, err = i.clients.Authenticate(r.Context(), clientauth.Request{Header: r.Header, Form: form, DPoP: proof}); err != nil {
+	if t.client, err = i.clients.Authenticate(r.Context(), clientauth.Request{Header: r.Header, Form: form, DPoP: proof, DPoPError: proofErr}); err != nil {
 		return t, err
 	}
 	if proofErr != nil {

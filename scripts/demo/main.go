@@ -30,9 +30,10 @@ type place struct {
 	run       string // the state folder, .run
 	port      int    // wallets
 	adminPort int    // operators
+	tenant    string // the issuer identifier's path, "" or "/…"
 }
 
-func (p place) issuerURL() string { return fmt.Sprintf("https://localhost:%d", p.port) }
+func (p place) issuerURL() string { return fmt.Sprintf("https://localhost:%d%s", p.port, p.tenant) }
 func (p place) adminURL() string  { return fmt.Sprintf("https://localhost:%d", p.adminPort) }
 func (p place) path(elem ...string) string {
 	return filepath.Join(append([]string{p.run}, elem...)...)
@@ -56,6 +57,8 @@ func start() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	switch flag.Arg(0) {
+	case "prepare":
+		return prepare(ctx, p)
 	case "up":
 		return up(ctx, p)
 	case "down":
@@ -67,7 +70,7 @@ func start() error {
 	case "once":
 		return foreground(ctx, p, true)
 	}
-	return errors.New("usage: demo up | down | run | once")
+	return errors.New("usage: demo prepare | up | down | run | once")
 }
 
 // newPlace resolves the folders and reads the ports from the environment.
@@ -80,7 +83,11 @@ func newPlace(source, run string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	p := place{source: source, bin: filepath.Join(source, "bin"), run: run}
+	program, err := os.Executable()
+	if err != nil {
+		return place{}, err
+	}
+	p := place{source: source, bin: filepath.Dir(program), run: run, tenant: os.Getenv("CHANCERY_PATH")}
 	if p.port, err = portFromEnvironment("CHANCERY_PORT", 8443); err != nil {
 		return place{}, err
 	}

@@ -84,6 +84,10 @@ func build(ctx context.Context, p place) error {
 	if err := makeTLS(p.path("tls")); err != nil {
 		return err
 	}
+	step("a demonstration attester, whose word on the built-in wallet is believed")
+	if _, err := p.cli(ctx, "wallet", "attester", "--out", p.path("attester")); err != nil {
+		return err
+	}
 	step("the configuration")
 	if err := writeConfiguration(p); err != nil {
 		return err
@@ -194,6 +198,7 @@ func writeConfiguration(p place) error {
 	if err != nil {
 		return err
 	}
+	text += attesterSections
 	if err := os.WriteFile(p.path("chancery.toml"), []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -210,6 +215,18 @@ func writeConfiguration(p place) error {
 	}
 	return os.CopyFS(p.path("configurations"), os.DirFS(filepath.Join(p.source, "examples", "configurations")))
 }
+
+// attesterSections believe the demonstration's attester. No issuer of real
+// credentials should: it attests whatever it is told.
+const attesterSections = `
+[[issuer.wallet_attestation.providers]]
+name = "Demonstration attester"
+anchors = "attester/anchor.pem"
+
+[[issuer.key_attestation.providers]]
+name = "Demonstration attester"
+anchors = "attester/anchor.pem"
+`
 
 // replaceAll replaces each key by its value and insists that each occurs, so
 // that an example that was changed cannot silently lose its adaptation.

@@ -126,6 +126,7 @@ func writeEnv(p place, daemon, signer int) error {
 		{"ADMIN_TOKEN_FILE", p.path("admin-token")},
 		{"TLS_CA_FILE", p.path("tls", "ca.pem")},
 		{"IACA_FILE", p.path("out", "iaca-1.pem")},
+		{"ATTESTER_DIR", p.path("attester")},
 		{"STATE_DIR", p.run},
 		{"CONFIG_FILE", p.path("chancery.toml")},
 		{"SIGNER_DB", p.path("data", "signer.db")},
