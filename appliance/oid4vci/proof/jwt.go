@@ -111,7 +111,7 @@ func (c *checker) holder(at place, t *jwt.Token, algorithm issuance.Algorithm, a
 		key, err = keyFromCertificate(at, x5c)
 	case hasKID && !hasJWK && !hasX5C:
 		text, _ := kid.(string)
-		if method := did.Method(text); a == nil || slices.Contains(c.rules.Methods, method) {
+		if a == nil || slices.Contains(c.rules.Methods, did.Method(text)) {
 			key, h.DID, err = c.keyFromDID(at, "header kid", text, sectionJWT)
 			break
 		}
@@ -171,8 +171,7 @@ func isPrivate(value any) bool {
 
 // keyFromDID resolves a DID URL of a method that the metadata names.
 func (c *checker) keyFromDID(at place, member, url, section string) (key crypto.PublicKey, id string, err error) {
-	method := did.Method(url)
-	if method == "" || !slices.Contains(c.rules.Methods, method) {
+	if !slices.Contains(c.rules.Methods, did.Method(url)) {
 		return nil, "", at.wrong(member, "the key must be named by a DID URL of one of the metadata's methods", sectionMetadata)
 	}
 	if key, err = did.Resolve(url); err != nil {

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -246,6 +247,7 @@ var claimCases = []proofCase{
 	{"196 exp passed", func(m maker) string { return m.claims("exp", m.now.Add(-2*time.Minute).Unix()) }, "exp", false},
 	{"196 exp of a string", func(m maker) string { return m.claims("exp", "soon") }, "exp", false},
 	{"196 nbf to come", func(m maker) string { return m.claims("nbf", m.now.Add(2*time.Minute).Unix()) }, "nbf", false},
+	{"196 nbf of a string", func(m maker) string { return m.claims("nbf", "soon") }, "nbf", false},
 	{"196 nbf and exp around now", func(m maker) string {
 		return m.sign(func(_, claims map[string]any) {
 			claims["nbf"], claims["exp"] = m.now.Unix(), m.now.Add(time.Minute).Unix()
@@ -272,6 +274,18 @@ func TestProof(t *testing.T) {
 				}
 				fails(t, m.rules(), jwts(compact), "invalid_proof", strings.TrimSuffix("proofs.jwt[0] "+c.member, " "))
 			})
+		}
+	}
+}
+
+// TestCheck190Told: what was wrong with a private key is told, and no part of it.
+func TestCheck190Told(t *testing.T) {
+	m := newMaker(t)
+	private := m.members(jose.JSONWebKey{Key: m.h.private}, nil)
+	for _, proofs := range []any{jwts(m.header("jwk", private)), attestations(m.attest(alters("attested_keys", []any{private})))} {
+		_, err := Check(context.Background(), decode(t, proofs), m.rules())
+		if err == nil || !strings.Contains(err.Error(), "holds a private key") || strings.Contains(err.Error(), private["d"].(string)) {
+			t.Errorf("%v", err)
 		}
 	}
 }
