@@ -110,7 +110,8 @@ type Client struct {
 type WalletAttestation struct {
 	// Providers are those whose attestations are believed.
 	Providers []Attester `toml:"providers"`
-	// RequireChain demands an x5c header (HAIP 1.0 §4.4.1). Default true.
+	// RequireChain demands an x5c header (HAIP 1.0 §4.4.1). Default true; with
+	// providers that have keys alone it must be false.
 	RequireChain *bool `toml:"require_chain"`
 	// Challenges demands a challenge of the issuer's in every proof of possession.
 	Challenges bool `toml:"challenges"`
@@ -185,7 +186,8 @@ type HTTP struct {
 	Burst             int `toml:"burst"`
 	// OfferRequestsPerMinute bounds token and credential requests on one offer. Default 120.
 	OfferRequestsPerMinute int `toml:"offer_requests_per_minute"`
-	// MaxConnections bounds the open connections of a listener. Default 10000.
+	// MaxConnections bounds the wallet listener's open connections; one address
+	// holds at most a quarter of them, proxies apart. Default 10000.
 	MaxConnections int `toml:"max_connections"`
 }
 

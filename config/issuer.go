@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -30,6 +31,10 @@ func (i *Issuer) check() []error {
 	if i.Encryption.Response != "off" && i.Encryption.Request == "off" {
 		fault("issuer.encryption.request: with encrypted responses wallets must encrypt their requests too (OpenID4VCI 1.0 §8.2): make it \"optional\" or \"required\", or turn response off")
 	}
+	if i.Compatibility != "" && i.Encryption.Request == "required" {
+		fault("issuer.compatibility: wallets of older drafts cannot encrypt requests: make issuer.encryption.request \"optional\", or leave compatibility out")
+	}
+	i.checkDisplay(fault)
 	seen := map[string]bool{}
 	for n, c := range i.Clients {
 		if c.ID == "" || seen[c.ID] {
@@ -48,6 +53,32 @@ func (i *Issuer) check() []error {
 	return append(faults, i.HTTP.check()...)
 }
 
+var localePattern = regexp.MustCompile(`^[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?$`)
+
+// checkDisplay holds the issuer's names against OpenID4VCI 1.0 §12.2.4: one for
+// each language.
+func (i *Issuer) checkDisplay(fault func(string, ...any)) {
+	locales := map[string]bool{}
+	for n, d := range i.Display {
+		if d.Name == "" {
+			fault("issuer.display[%d].name: missing", n)
+		}
+		if d.Locale != "" && !localePattern.MatchString(d.Locale) {
+			fault("issuer.display[%d].locale: %q is not a language tag like \"en\" or \"de-AT\"", n, d.Locale)
+		}
+		if locales[d.Locale] {
+			fault("issuer.display[%d].locale: %q is there twice", n, d.Locale)
+		}
+		locales[d.Locale] = true
+		if d.LogoURI != "" && !strings.HasPrefix(d.LogoURI, "https://") && !strings.HasPrefix(d.LogoURI, "data:image/") {
+			fault("issuer.display[%d].logo_uri: it must be an https or a data URI", n)
+		}
+		if d.LogoURI == "" && d.LogoAlt != "" {
+			fault("issuer.display[%d].logo_alt: there is no logo_uri: add it or remove this", n)
+		}
+	}
+}
+
 func checkAttesters(name string, list []Attester, fault func(string, ...any)) {
 	for n, a := range list {
 		if a.Name == "" {
@@ -61,8 +92,11 @@ func checkAttesters(name string, list []Attester, fault func(string, ...any)) {
 
 func (h *HTTP) check() (faults []error) {
 	for n, text := range h.TrustedProxies {
-		_, prefix := netip.ParsePrefix(text)
+		p, prefix := netip.ParsePrefix(text)
 		_, address := netip.ParseAddr(text)
+		if prefix == nil && (p.Bits() == 0 || p != p.Masked()) {
+			faults = append(faults, fmt.Errorf("issuer.http.trusted_proxies[%d]: %q trusts everybody, or has bits beyond its prefix: write for instance \"10.0.0.0/8\"", n, text))
+		}
 		if prefix != nil && address != nil {
 			faults = append(faults, fmt.Errorf("issuer.http.trusted_proxies[%d]: %q is no address and no CIDR prefix: write for instance \"10.0.0.0/8\"", n, text))
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"chancery/appliance/oid4vci/challenge"
 	"chancery/appliance/oid4vci/encryption"
 	"chancery/appliance/oid4vci/jwt"
 	"chancery/appliance/oid4vci/proof"
@@ -225,15 +226,9 @@ func (i *Issuer) checkProofs(ctx context.Context, c *configuration.Configuration
 }
 
 // claimNonces reserves a request's nonces until it is answered.
-func (i *Issuer) claimNonces(values []string, now time.Time) ([]nonceID, error) {
-	ids := make([]nonceID, len(values))
-	for n, value := range values {
-		var ok bool
-		if ids[n], ok = i.nonces.check(value, now); !ok {
-			return nil, badNonce()
-		}
-	}
-	if !i.nonces.claim(ids, now) {
+func (i *Issuer) claimNonces(values []string, now time.Time) ([]challenge.ID, error) {
+	ids, ok := i.nonces.claim(values, now)
+	if !ok {
 		return nil, badNonce()
 	}
 	return ids, nil
@@ -335,7 +330,7 @@ func (i *Issuer) again(ctx context.Context, cfg *configuration.Configuration, gr
 		keys, proofs = before.KeysHash, before.ProofsHash
 		repeat = func() (*response, error) { return i.reissue(ctx, cfg, grant, b, before, now) }
 	}
-	var nonces []nonceID
+	var nonces []challenge.ID
 	if b.proofs != proofs {
 		var err error
 		if nonces, err = i.claimNonces(b.nonces, now); err != nil {

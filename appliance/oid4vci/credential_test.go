@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chancery/appliance/audit"
+	"chancery/appliance/oid4vci/challenge"
 	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/store"
@@ -125,7 +126,7 @@ var requestCases = []requestCase{
 	{"170 342 ldp_vp", `{` + byID + `,"proofs":{"ldp_vp":[{}]}}`, nil, 400, "invalid_credential_request"},
 	{"171 proof in the singular", `{` + byID + `,"proof":{"proof_type":"jwt","jwt":"PROOF"}}`, nil, 400, "invalid_proof"},
 	{"341 a request of draft 13", `{"format":"vc+sd-jwt","vct":"urn:eudi:pid:1","proof":{"proof_type":"jwt","jwt":"PROOF"}}`, nil, 400, "invalid_credential_request"},
-	{"256 more proofs than a batch", `{` + byID + `,"proofs":{"jwt":["PROOF","PROOF"]}}`, nil, 400, "invalid_credential_request"},
+	{"256 more proofs than a batch", `{` + byID + `,"proofs":{"jwt":["PROOF"` + strings.Repeat(`,"PROOF"`, 10) + `]}}`, nil, 400, "invalid_credential_request"},
 	{"180 a body too long", `{` + byID + `,` + byProof + `,"x":"` + strings.Repeat("x", maxBody) + `"}`, nil, 413, "invalid_credential_request"},
 	// The order of the checks: of two defects the earlier one is told.
 	{"166 before 165", `{`, []string{"Content-Type", "text/plain"}, 400, "invalid_credential_request"},
@@ -306,8 +307,8 @@ func TestBatch(t *testing.T) {
 	i.rules[pidID] = rules
 	a, b := newHolder(t, issuance.ES256), newHolder(t, issuance.EdDSA)
 	now := time.Now()
-	nonce := i.nonces.mustMake(t, now)
-	other := i.nonces.mustMake(t, now)
+	nonce := i.nonces.source.Make(now)
+	other := i.nonces.source.Make(now)
 	proof := func(h holder, nonce string) string { return h.proof(t, i.identifier, nonce, now, nil) }
 	tampered := proof(b, nonce)
 	tampered = tampered[:len(tampered)-8] + strings.Repeat("A", 8)
@@ -325,7 +326,7 @@ func TestBatch(t *testing.T) {
 	} {
 		object := map[string]any{"proofs": map[string]any{"jwt": c.proofs}}
 		b, err := i.checkProofs(t.Context(), i.configurations[pidID], object, &store.Grant{}, now)
-		var ids []nonceID
+		var ids []challenge.ID
 		if err == nil {
 			if ids, err = i.claimNonces(b.nonces, now); err == nil {
 				i.nonces.release(ids)

@@ -149,11 +149,7 @@ func (i *Issuer) asDraft(err error, d draft) error {
 	case e.Code == "unknown_credential_configuration" || e.Code == "unknown_credential_identifier":
 		e.Code = "unsupported_credential_type"
 	case d.single && (e.Code == "invalid_nonce" || e.Code == "invalid_proof"):
-		nonce, nonceErr := i.nonces.make(i.now())
-		if nonceErr != nil {
-			return nonceErr
-		}
-		e.Code, e.Extra = "invalid_proof", map[string]any{"c_nonce": nonce, "c_nonce_expires_in": int(i.nonces.lifetime.Seconds())}
+		e.Code, e.Extra = "invalid_proof", map[string]any{"c_nonce": i.nonces.source.Make(i.now()), "c_nonce_expires_in": int(i.nonces.lifetime.Seconds())}
 	}
 	return e
 }
@@ -170,10 +166,6 @@ func (i *Issuer) encodeDraft(a *response) ([]byte, error) {
 	if a.transaction != "" {
 		return jws.Marshal(map[string]any{"transaction_id": a.transaction, "interval": int64(a.interval.Seconds())})
 	}
-	nonce, err := i.nonces.make(i.now())
-	if err != nil {
-		return nil, err
-	}
 	return jws.Marshal(map[string]any{"credential": a.issued[0].credential, "notification_id": a.notification,
-		"c_nonce": nonce, "c_nonce_expires_in": int(i.nonces.lifetime.Seconds())})
+		"c_nonce": i.nonces.source.Make(i.now()), "c_nonce_expires_in": int(i.nonces.lifetime.Seconds())})
 }

@@ -110,9 +110,7 @@ func New(o Options) (*Issuer, error) {
 		}
 		i.configurations[c.ID] = c
 	}
-	if i.nonces, err = newNonces(o.Issuer.NonceLifetime.Std()); err != nil {
-		return nil, err
-	}
+	i.nonces = newNonces(o.Issuer.NonceLifetime.Std())
 	if err = i.setUp(); err != nil {
 		return nil, err
 	}

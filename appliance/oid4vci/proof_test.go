@@ -381,10 +381,7 @@ var claimCases = []proofCase{
 func TestProof(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	m := maker{TB: t, h: newHolder(t, issuance.ES256), other: newHolder(t, issuance.ES256)}
-	old, err := r.nonces.make(time.Now().Add(-r.nonces.lifetime - time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
+	old := r.nonces.source.Make(time.Now().Add(-r.nonces.lifetime - time.Second))
 	token := ""
 	for _, cases := range [][]proofCase{headerCases, keyCases, claimCases} {
 		for _, c := range cases {

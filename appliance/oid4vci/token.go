@@ -220,7 +220,7 @@ func (i *Issuer) redeem(c *call) (*tokenResponse, error) {
 	if err != nil {
 		return nil, i.redeemFailed(err)
 	}
-	return i.tokenResponse(token, request, s)
+	return i.tokenResponse(token, request, s), nil
 }
 
 // redeemFailed says what a code that was not redeemed means (OpenID4VCI 1.0 §6.3).
@@ -266,7 +266,7 @@ func (i *Issuer) refresh(c *call, request tokenRequest) (*tokenResponse, error) 
 			s.details = append(s.details, newDetail(id))
 		}
 	}
-	return i.tokenResponse(token, request, s)
+	return i.tokenResponse(token, request, s), nil
 }
 
 // lifetime returns how long an access token lives, by what is granted: one that
@@ -282,18 +282,17 @@ func (i *Issuer) lifetime(proof *dpop.Proof) func(granted []string) time.Duratio
 	}
 }
 
-func (i *Issuer) tokenResponse(token store.RedeemedToken, request tokenRequest, s selection) (*tokenResponse, error) {
+func (i *Issuer) tokenResponse(token store.RedeemedToken, request tokenRequest, s selection) *tokenResponse {
 	answer := &tokenResponse{AccessToken: token.Token, TokenType: "Bearer", ExpiresIn: int(i.lifetime(request.proof)(token.Granted).Seconds()),
 		RefreshToken: token.RefreshToken, Scope: s.scope, Details: s.details}
 	if request.proof != nil {
 		answer.TokenType = "DPoP"
 	}
-	var err error
 	if i.options.Compatibility == "draft-13" {
-		answer.Nonce, err = i.nonces.make(i.now())
+		answer.Nonce = i.nonces.source.Make(i.now())
 		answer.NonceExpires = int(i.nonces.lifetime.Seconds())
 	}
-	return answer, err
+	return answer
 }
 
 // selection is what a token request picks from an offer.

@@ -23,9 +23,9 @@ const (
 	size       = timeSize + randomSize + macSize
 )
 
-// maxAhead is how far in the future a value may have been made: the clock was
+// MaxAhead is how far in the future a value may have been made: the clock was
 // set back meanwhile. Further, and all of them are unknown.
-const maxAhead = 10 * time.Second
+const MaxAhead = 10 * time.Second
 
 // ID is the random part of a value.
 type ID [randomSize]byte
@@ -70,5 +70,5 @@ func (s *Source) Check(value string, now time.Time) (id ID, ok bool) {
 		return id, false
 	}
 	age := now.Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(b))))
-	return ID(b[timeSize:]), age < s.lifetime && age >= -maxAhead
+	return ID(b[timeSize:]), age < s.lifetime && age >= -MaxAhead
 }

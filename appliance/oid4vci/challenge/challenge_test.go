@@ -14,7 +14,7 @@ var start = time.Unix(1_800_000_000, 0)
 func TestLifetime(t *testing.T) {
 	s, other := New(time.Minute), New(time.Minute)
 	value := s.Make(start)
-	for age, want := range map[time.Duration]bool{0: true, time.Minute - 1: true, time.Minute: false, time.Hour: false, -maxAhead: true, -maxAhead - 1: false, -time.Hour: false} {
+	for age, want := range map[time.Duration]bool{0: true, time.Minute - 1: true, time.Minute: false, time.Hour: false, -MaxAhead: true, -MaxAhead - 1: false, -time.Hour: false} {
 		for range 2 {
 			if _, ok := s.Check(value, start.Add(age)); ok != want {
 				t.Errorf("%s: %t", age, ok)
