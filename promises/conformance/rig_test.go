@@ -99,6 +99,8 @@ type settings struct {
 	replace map[string]string
 	// issuer are further members of [issuer], sections further sections.
 	issuer, sections string
+	// prepared may change the state folder before the start; nil changes nothing.
+	prepared func(run string)
 }
 
 // plain is the demonstration's appliance with further configurations.
@@ -147,6 +149,9 @@ func start(t testing.TB, name string, s settings) *instance {
 	instances.byName[name] = i
 	i.demo(t, "prepare")
 	i.configure(t, s)
+	if s.prepared != nil {
+		s.prepared(i.run)
+	}
 	i.demo(t, "up")
 	i.connect(t)
 	return i
