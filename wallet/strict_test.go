@@ -52,7 +52,7 @@ type strict struct {
 	cnonces   map[string]int
 	counter   int
 	grants    map[string]*grant
-	waiting   map[string]*waiting
+	waiting   map[string][]crypto.PublicKey
 	events    []string
 	refusals  []string
 	issued    int
@@ -65,11 +65,6 @@ type strict struct {
 type grant struct {
 	client, jkt string
 	identifiers bool
-}
-
-type waiting struct {
-	keys []crypto.PublicKey
-	id   string
 }
 
 // refused is a refusal by the book.
@@ -87,7 +82,7 @@ func refuse(code, format string, args ...any) error {
 
 func newStrict(t *testing.T) *strict {
 	t.Helper()
-	i := &strict{t: t, now: time.Now().Truncate(time.Second), spent: map[string]bool{}, cnonces: map[string]int{}, grants: map[string]*grant{}, waiting: map[string]*waiting{}}
+	i := &strict{t: t, now: time.Now().Truncate(time.Second), spent: map[string]bool{}, cnonces: map[string]int{}, grants: map[string]*grant{}, waiting: map[string][]crypto.PublicKey{}}
 	var err error
 	if i.attester, err = NewAttester("Attester", i.now); err != nil {
 		t.Fatal(err)
@@ -324,7 +319,7 @@ func (i *strict) serveCredential(w http.ResponseWriter, r *http.Request) (int, a
 		if body["transaction_id"] != transaction || i.waiting[transaction] == nil {
 			return 0, nil, refuse("invalid_transaction_id", "unknown")
 		}
-		keys = i.waiting[transaction].keys
+		keys = i.waiting[transaction]
 	} else {
 		if (body["credential_identifier"] == "pid-7") != g.identifiers || (body["credential_configuration_id"] == "pid") == g.identifiers {
 			return 0, nil, refuse("invalid_credential_request", "identifier")
@@ -344,7 +339,7 @@ func (i *strict) serveCredential(w http.ResponseWriter, r *http.Request) (int, a
 	}
 	if i.deferrals > 0 {
 		i.deferrals--
-		i.waiting[transaction] = &waiting{keys: keys}
+		i.waiting[transaction] = keys
 		i.reply(w, http.StatusAccepted, map[string]any{"transaction_id": transaction, "interval": 30}, encryption)
 		return 0, nil, nil
 	}
