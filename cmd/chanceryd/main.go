@@ -13,6 +13,7 @@ import (
 
 	"chancery/appliance/daemon"
 	"chancery/appliance/database"
+	"chancery/appliance/oid4vci"
 	"chancery/appliance/process"
 	"chancery/appliance/store"
 	"chancery/config"
@@ -60,6 +61,10 @@ func create(_ context.Context, cfg *config.Config, _ []string) error {
 func check(_ context.Context, cfg *config.Config, _ []string) error {
 	all, err := configuration.LoadDir(cfg.Issuer.Configurations)
 	if err != nil {
+		return err
+	}
+	// Reads the keys and anchors that the file names, too.
+	if _, err := oid4vci.New(oid4vci.Options{Issuer: cfg.Issuer, Configurations: all}); err != nil {
 		return err
 	}
 	fmt.Printf("%s is sound.\n", cfg.Path)
