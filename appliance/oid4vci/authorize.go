@@ -4,7 +4,6 @@ import (
 	"html/template"
 	"net/http"
 
-	"chancery/appliance/oid4vci/clientauth"
 	"chancery/appliance/oid4vci/refusal"
 )
 
@@ -18,8 +17,16 @@ func (i *Issuer) serveChallenge(c *call) string {
 // §4.1.2.1). No client has a redirection URI here, so nobody is sent anywhere:
 // the person is told (§3.1.2.4).
 func (i *Issuer) serveAuthorize(c *call) string {
+	values := c.r.URL.Query()
+	if c.r.Method == http.MethodPost {
+		values, _ = readForm(c.r) // a body that is no form has no response_type
+	}
 	e := refusal.New("unauthorized_client", "client_id", "no client may use the authorization code grant: use the pre-authorized code of a credential offer", "RFC 6749 §4.1.2.1")
-	if c.r.FormValue("response_type") != "code" {
+	switch values.Get("response_type") {
+	case "code":
+	case "":
+		e.Code, e.Member, e.Description = "invalid_request", "response_type", "response_type is missing, and none is supported: use the pre-authorized code of a credential offer"
+	default:
 		e.Code, e.Member, e.Description = "unsupported_response_type", "response_type", "no response type is supported: use the pre-authorized code of a credential offer"
 	}
 	i.doctor.Add(c.endpoint, "", e, i.now())
@@ -47,10 +54,3 @@ var authorizePage = template.Must(template.New("authorize").Parse(`<!doctype htm
 <p>Your wallet asked in a way that is not offered: <code>{{.Code}}</code>, {{.Description}}.</p>
 </html>
 `))
-
-// withChallenge adds a fresh attestation challenge, which may ride on any answer.
-func (i *Issuer) withChallenge(c *call) {
-	if challenge := i.clients.Challenge(); challenge != "" {
-		c.w.Header().Set(clientauth.ChallengeHeader, challenge)
-	}
-}
