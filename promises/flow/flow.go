@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -156,12 +157,18 @@ const grantType = "urn:ietf:params:oauth:grant-type:pre-authorized_code"
 
 // Token redeems a code; txCode may be empty.
 func (c *Client) Token(ctx context.Context, code, txCode string) (string, Answer, error) {
+	return c.TokenWith(ctx, code, txCode, nil)
+}
+
+// TokenWith is Token with further headers.
+func (c *Client) TokenWith(ctx context.Context, code, txCode string, header map[string]string) (string, Answer, error) {
 	form := url.Values{"grant_type": {grantType}, "pre-authorized_code": {code}}
 	if txCode != "" {
 		form.Set("tx_code", txCode)
 	}
-	answer, err := c.Do(ctx, http.MethodPost, c.Issuer+"/token",
-		map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, []byte(form.Encode()))
+	all := map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
+	maps.Copy(all, header)
+	answer, err := c.Do(ctx, http.MethodPost, c.Issuer+"/token", all, []byte(form.Encode()))
 	var token struct {
 		AccessToken string `json:"access_token"`
 	}
@@ -185,6 +192,11 @@ func (c *Client) Nonce(ctx context.Context) (string, Answer, error) {
 
 // Ask asks for one credential with a proof by key and returns the answer as it is.
 func (c *Client) Ask(ctx context.Context, token, configuration, nonce string, key *ecdsa.PrivateKey) (Answer, error) {
+	return c.AskWith(ctx, configuration, nonce, key, map[string]string{"Authorization": "Bearer " + token})
+}
+
+// AskWith is Ask with headers of the caller's for the access token.
+func (c *Client) AskWith(ctx context.Context, configuration, nonce string, key *ecdsa.PrivateKey, header map[string]string) (Answer, error) {
 	proof, err := c.Proof(key, nonce)
 	if err != nil {
 		return Answer{}, err
@@ -193,8 +205,9 @@ func (c *Client) Ask(ctx context.Context, token, configuration, nonce string, ke
 	if err != nil {
 		return Answer{}, err
 	}
-	return c.Do(ctx, http.MethodPost, c.Issuer+"/credential",
-		map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json"}, body)
+	all := map[string]string{"Content-Type": "application/json"}
+	maps.Copy(all, header)
+	return c.Do(ctx, http.MethodPost, c.Issuer+"/credential", all, body)
 }
 
 // Credential asks for one credential with a proof by key.
@@ -219,21 +232,68 @@ func (c *Client) Credential(ctx context.Context, token, configuration, nonce str
 
 // Proof makes a jwt key proof (OpenID4VCI 1.0 App. F.1) with the public key in its jwk header.
 func (c *Client) Proof(key *ecdsa.PrivateKey, nonce string) (string, error) {
+	jwk, err := publicJWK(key)
+	if err != nil {
+		return "", err
+	}
+	return sign(key, map[string]any{"alg": "ES256", "typ": "openid4vci-proof+jwt", "jwk": jwk},
+		map[string]any{"aud": c.Issuer, "iat": time.Now().Unix(), "nonce": nonce})
+}
+
+// DPoP makes a DPoP proof (RFC 9449 §4.2) for a POST to a path below the
+// identifier; token is "" at the token endpoint.
+func (c *Client) DPoP(key *ecdsa.PrivateKey, path, token string) (string, error) {
+	jwk, err := publicJWK(key)
+	if err != nil {
+		return "", err
+	}
+	claims := map[string]any{"jti": rand.Text(), "htm": http.MethodPost, "htu": c.Issuer + path, "iat": time.Now().Unix()}
+	if token != "" {
+		sum := sha256.Sum256([]byte(token))
+		claims["ath"] = base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	return sign(key, map[string]any{"alg": "ES256", "typ": "dpop+jwt", "jwk": jwk}, claims)
+}
+
+// PoP makes the proof of possession that goes with a wallet attestation
+// (OpenID4VCI 1.0 App. E).
+func (c *Client) PoP(key *ecdsa.PrivateKey, client string) (string, error) {
+	return sign(key, map[string]any{"alg": "ES256", "typ": "oauth-client-attestation-pop+jwt"},
+		map[string]any{"iss": client, "aud": c.Issuer, "jti": rand.Text(), "iat": time.Now().Unix()})
+}
+
+// Attestation makes a wallet attestation for key, signed by an attester whose
+// certificate is x5c, base64 DER (OpenID4VCI 1.0 App. E).
+func Attestation(attester *ecdsa.PrivateKey, x5c, client string, key *ecdsa.PrivateKey) (string, error) {
+	jwk, err := publicJWK(key)
+	if err != nil {
+		return "", err
+	}
+	return sign(attester, map[string]any{"alg": "ES256", "typ": "oauth-client-attestation+jwt", "x5c": []string{x5c}},
+		map[string]any{"iss": client, "sub": client, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "cnf": map[string]any{"jwk": jwk}})
+}
+
+var b64 = base64.RawURLEncoding.EncodeToString
+
+func publicJWK(key *ecdsa.PrivateKey) (map[string]string, error) {
 	point, err := key.PublicKey.Bytes()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	b64 := base64.RawURLEncoding.EncodeToString
-	header, err := json.Marshal(map[string]any{"alg": "ES256", "typ": "openid4vci-proof+jwt",
-		"jwk": map[string]string{"kty": "EC", "crv": "P-256", "x": b64(point[1:33]), "y": b64(point[33:])}})
+	return map[string]string{"kty": "EC", "crv": "P-256", "x": b64(point[1:33]), "y": b64(point[33:])}, nil
+}
+
+// sign makes a compact JWS, ES256.
+func sign(key *ecdsa.PrivateKey, header, claims map[string]any) (string, error) {
+	h, err := json.Marshal(header)
 	if err != nil {
 		return "", err
 	}
-	payload, err := json.Marshal(map[string]any{"aud": c.Issuer, "iat": time.Now().Unix(), "nonce": nonce})
+	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", err
 	}
-	input := b64(header) + "." + b64(payload)
+	input := b64(h) + "." + b64(payload)
 	digest := sha256.Sum256([]byte(input))
 	r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
 	if err != nil {

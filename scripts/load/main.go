@@ -5,12 +5,19 @@
 // .run/env holds them.
 //
 //	load -clients 8,32,64 -flows 2000 -configuration ID -claims FILE
+//
+// With -dpop and -attested it shows what these cost a flow, with -endpoints how
+// many requests a second each endpoint answers.
 package main
 
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"net/http"
@@ -39,6 +46,9 @@ func run() error {
 	configuration := flag.String("configuration", "org.iso.18013.5.1.mDL", "the credential configuration")
 	claimsFile := flag.String("claims", "", "the claims' file (default: examples/claims/<configuration>.json)")
 	byReference := flag.Bool("by-reference", false, "resolve the offer's URI too: five requests a flow")
+	dpop := flag.Bool("dpop", false, "bind the access token to a key (RFC 9449)")
+	attested := flag.Bool("attested", false, "attest the wallet, with the attester in ATTESTER_DIR")
+	endpoints := flag.Bool("endpoints", false, "measure the token, nonce and credential endpoints one after the other")
 	flag.Parse()
 	if *claimsFile == "" {
 		*claimsFile = filepath.Join("examples", "claims", *configuration+".json")
@@ -60,8 +70,17 @@ func run() error {
 		if err != nil || n < 1 {
 			return fmt.Errorf("-clients: %q is not a number of clients", field)
 		}
-		r := round{configuration: *configuration, request: request, clients: n, flows: *flows, byReference: *byReference}
-		if err := r.run(); err != nil {
+		r := round{configuration: *configuration, request: request, clients: n, flows: *flows, byReference: *byReference, dpop: *dpop}
+		if *attested {
+			if r.attester, err = loadAttester(os.Getenv("ATTESTER_DIR")); err != nil {
+				return err
+			}
+		}
+		run := r.run
+		if *endpoints {
+			run = r.endpoints
+		}
+		if err := run(); err != nil {
 			return err
 		}
 	}
@@ -75,6 +94,8 @@ type round struct {
 	clients       int
 	flows         int
 	byReference   bool
+	dpop          bool
+	attester      *attester // nil for an anonymous wallet
 }
 
 func (r round) run() error {
@@ -140,15 +161,61 @@ func (r round) one(client *flow.Client) error {
 	if err != nil {
 		return err
 	}
-	token, answer, err := client.Token(ctx, code, "")
-	if err := unexpected("token", answer, err, http.StatusOK); err != nil {
-		return err
+	w := wallet{round: r, client: client, key: flow.NewKey(), code: code}
+	for _, step := range []func(context.Context) error{w.redeem, w.fetchNonce, w.ask} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	nonce, answer, err := client.Nonce(ctx)
-	if err := unexpected("nonce", answer, err, http.StatusOK); err != nil {
-		return err
+	return nil
+}
+
+// wallet goes through one flow.
+type wallet struct {
+	round
+	client             *flow.Client
+	key                *ecdsa.PrivateKey
+	code, token, nonce string
+}
+
+func (w *wallet) redeem(ctx context.Context) error {
+	header := map[string]string{}
+	var err error
+	if w.dpop {
+		if header["DPoP"], err = w.client.DPoP(w.key, "/token", ""); err != nil {
+			return err
+		}
 	}
-	answer, err = client.Ask(ctx, token, r.configuration, nonce, flow.NewKey())
+	if a := w.attester; a != nil {
+		const client = "https://wallet.example/load"
+		if header["OAuth-Client-Attestation"], err = flow.Attestation(a.key, a.x5c, client, w.key); err != nil {
+			return err
+		}
+		if header["OAuth-Client-Attestation-PoP"], err = w.client.PoP(w.key, client); err != nil {
+			return err
+		}
+	}
+	token, answer, err := w.client.TokenWith(ctx, w.code, "", header)
+	w.token = token
+	return unexpected("token", answer, err, http.StatusOK)
+}
+
+func (w *wallet) fetchNonce(ctx context.Context) error {
+	nonce, answer, err := w.client.Nonce(ctx)
+	w.nonce = nonce
+	return unexpected("nonce", answer, err, http.StatusOK)
+}
+
+func (w *wallet) ask(ctx context.Context) error {
+	header := map[string]string{"Authorization": "Bearer " + w.token}
+	if w.dpop {
+		proof, err := w.client.DPoP(w.key, "/credential", w.token)
+		if err != nil {
+			return err
+		}
+		header["Authorization"], header["DPoP"] = "DPoP "+w.token, proof
+	}
+	answer, err := w.client.AskWith(ctx, w.configuration, w.nonce, w.key, header)
 	if err := unexpected("credential", answer, err, http.StatusOK); err != nil {
 		return err
 	}
@@ -156,6 +223,92 @@ func (r round) one(client *flow.Client) error {
 		return fmt.Errorf("credential: the answer holds none: %.60s", answer.Body)
 	}
 	return nil
+}
+
+// endpoints takes as many wallets as there are flows through one step after the
+// other, and reports how many requests a second each endpoint answers.
+func (r round) endpoints() error {
+	client, err := flow.New(os.Getenv("ISSUER_URL"), os.Getenv("ADMIN_URL"), os.Getenv("ADMIN_TOKEN"), os.Getenv("TLS_CA_FILE"), r.clients)
+	if err != nil {
+		return err
+	}
+	wallets := make([]wallet, r.flows)
+	offer := func(ctx context.Context, w *wallet) error {
+		*w = wallet{round: r, client: client, key: flow.NewKey()}
+		offer, answer, err := client.PostOffer(ctx, r.request)
+		if err := unexpected("offer", answer, err, http.StatusCreated); err != nil {
+			return err
+		}
+		w.code, err = client.Code(ctx, offer.URIByValue)
+		return err
+	}
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, *wallet) error
+	}{
+		{"offer", offer},
+		{"token", func(ctx context.Context, w *wallet) error { return w.redeem(ctx) }},
+		{"nonce", func(ctx context.Context, w *wallet) error { return w.fetchNonce(ctx) }},
+		{"credential", func(ctx context.Context, w *wallet) error { return w.ask(ctx) }},
+	} {
+		var next atomic.Int64
+		var failed atomic.Pointer[error]
+		var wait sync.WaitGroup
+		before, start := usage(), time.Now()
+		for range r.clients {
+			wait.Go(func() {
+				for n := next.Add(1) - 1; n < int64(len(wallets)); n = next.Add(1) - 1 {
+					if err := step.do(context.Background(), &wallets[n]); err != nil {
+						failed.CompareAndSwap(nil, &err)
+					}
+				}
+			})
+		}
+		wait.Wait()
+		elapsed, cpu := time.Since(start), usage().cpu-before.cpu
+		if err := failed.Load(); err != nil {
+			return *err
+		}
+		fmt.Printf("%3d clients: %-10s %6.0f requests/s  server CPU %.2f ms/request\n", r.clients, step.name, float64(r.flows)/elapsed.Seconds(), ms(cpu)/float64(r.flows))
+	}
+	return nil
+}
+
+// attester vouches for wallets.
+type attester struct {
+	key *ecdsa.PrivateKey
+	x5c string
+}
+
+func loadAttester(dir string) (*attester, error) {
+	block := func(name string) ([]byte, error) {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		b, _ := pem.Decode(data)
+		if b == nil {
+			return nil, fmt.Errorf("%s holds no PEM", name)
+		}
+		return b.Bytes, nil
+	}
+	der, err := block("attester.key.pem")
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := block("attester.pem")
+	if err != nil {
+		return nil, err
+	}
+	private, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("the attester's key is a %T, not an EC key", key)
+	}
+	return &attester{private, base64.StdEncoding.EncodeToString(certificate)}, nil
 }
 
 func unexpected(step string, answer flow.Answer, err error, want int) error {
