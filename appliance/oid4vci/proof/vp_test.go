@@ -146,6 +146,7 @@ func vpCases(m maker) []vpCase {
 		{"229 challenge changed", nil, option("challenge", "other"), "proof.proofValue"},
 		{"229 proofValue missing", nil, option("proofValue", nil), "proof.proofValue"},
 		{"229 proofValue of another base", nil, option("proofValue", "u"+base64.RawURLEncoding.EncodeToString(make([]byte, 64))), "proof.proofValue"},
+		{"229 proofValue without its base", nil, func(_, proof map[string]any) { proof["proofValue"] = "u" + proof["proofValue"].(string)[1:] }, "proof.proofValue"},
 		{"229 proofValue no base58btc", nil, option("proofValue", "z0OIl"), "proof.proofValue"},
 		{"229 proofValue of zeros", nil, option("proofValue", "z"+base58.Encode(make([]byte, 64))), "proof.proofValue"},
 		{"229 proofValue too long", nil, option("proofValue", "z"+strings.Repeat("2", 1<<16)), "proof.proofValue"},
@@ -202,6 +203,7 @@ func TestPresentations(t *testing.T) {
 		}
 	}
 	fails(t, m.rules(), vps(m.vp(newHolder(t, issuance.ES512), "did:jwk", nil, nil)), "invalid_proof", "proofs.di_vp[0] proof.cryptosuite")
+	fails(t, m.rules(), vps(m.vp(third, "did:key", option("cryptosuite", ecdsaJCS), nil)), "invalid_proof", "proofs.di_vp[0] proof.cryptosuite")
 	other := m.vp(second, "did:jwk", option("challenge", "other"), nil)
 	s := holds(t, m.rules(), vps(m.vp(m.h, "did:key", nil, nil), other, m.vp(third, "did:key", nil, nil)))
 	if named(t, s, m.h, second, third); len(s.Nonces) != 2 {
