@@ -125,6 +125,13 @@ func TestAnEventGoesWithItsChange(t *testing.T) {
 	f := open(t)
 	ctx := context.Background()
 	c := f.create(6)
+	h, w := f.hand(true, 1, "pid", "mdl"), f.wait("pid", "mdl")
+	g := f.grant(w.Token)
+	defer g.Release()
+	if err := f.AddEncryptionKey(ctx, "a", []byte("private")); err != nil {
+		t.Fatal(err)
+	}
+	before := f.everything()
 	f.tamper("CREATE TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
 	for name, err := range map[string]error{
 		"create": func() error {
@@ -135,6 +142,14 @@ func TestAnEventGoesWithItsChange(t *testing.T) {
 		"cancel":   f.CancelOffer(ctx, c.ID, "registrar"),
 		"operator": func() error { _, err := f.CreateOperatorToken(ctx, "registrar", "console"); return err }(),
 		"append":   f.append("appliance.test"),
+		"refresh":  func() error { _, err := f.Refresh(ctx, refreshing(h.RedeemedToken)); return err }(),
+		"notify":   f.tell(h.Token, h.notifications["pid"], CredentialFailure),
+		"delete":   f.tell(h.Token, h.notifications["pid"], CredentialDeleted),
+		"approve":  f.DecideDeferred(ctx, w.id, true, "", "registrar"),
+		"refuse":   f.DecideDeferred(ctx, w.id, false, "", "registrar"),
+		"defer":    func() error { _, err := f.grant(h.Token).Defer(ctx, "mdl", Deferred{}); return err }(),
+		"add":      f.AddEncryptionKey(ctx, "b", []byte("private")),
+		"retire":   f.RetireEncryptionKeys(ctx, "a"),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "the disk is full") {
 			t.Errorf("%s: %v", name, err)
@@ -142,13 +157,36 @@ func TestAnEventGoesWithItsChange(t *testing.T) {
 	}
 	f.tamper("DROP TRIGGER full")
 	f.wantState(c.ID, Made)
-	if n := f.ask("SELECT (SELECT count(*) FROM offers) + (SELECT count(*) FROM operators) + (SELECT count(*) FROM outbox)"); n != 2 {
-		t.Errorf("%d rows, want the offer's and its event's", n)
+	if after := f.everything(); after != before {
+		t.Errorf("changed by what failed:\n%s\nwas\n%s", after, before)
 	}
 	f.redeem(c)
 	f.drain()
 	f.wantLog()
 	f.wantHistories()
+}
+
+// everything returns what is in the tables that changes are made to, as text.
+func (f *fixture) everything() string {
+	f.t.Helper()
+	var all strings.Builder
+	for _, query := range []string{
+		"SELECT group_concat(concat_ws(' ', id, state, pending, deferred, signed, refreshes, hex(token_hash), hex(refresh_hash), due_at, epoch), char(10)) FROM offers",
+		"SELECT group_concat(concat_ws(' ', offer, configuration, repeats, hex(notification), accepted_at, failed_at, deleted_at), char(10)) FROM issues",
+		"SELECT group_concat(concat_ws(' ', id, state, hex(transaction_hash), hex(holders)), char(10)) FROM deferred",
+		"SELECT group_concat(kid) FROM encryption_keys",
+		"SELECT concat_ws(' ', (SELECT count(*) FROM outbox), (SELECT count(*) FROM operators), (SELECT count(*) FROM credentials))",
+	} {
+		var text string
+		if err := f.db.Read(context.Background(), func(r *database.Reader) error {
+			_, err := r.Row(query, nil, []any{&text})
+			return err
+		}); err != nil {
+			f.t.Fatal(err)
+		}
+		fmt.Fprintln(&all, text)
+	}
+	return all.String()
 }
 
 // TestNumbersAreNeverUsedTwice holds that events which retention deletes leave
@@ -305,10 +343,18 @@ func TestAFailingDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := f.grant(token)
-	g.Release()
-	f.Store.Close()
 	ctx := context.Background()
+	w, h := f.wait("pid", "mdl"), f.hand(true, 1)
+	f.decide(w.id, true)
+	waiting, tr, err := f.poll(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handed, g := f.grant(h.Token), f.grant(token)
+	for _, held := range []*Grant{waiting, handed, g} {
+		held.Release()
+	}
+	f.Store.Close()
 	for name, call := range map[string]func() error{
 		"offer":    func() error { _, err := f.Offer(ctx, c.ID); return err },
 		"list":     func() error { _, _, err := f.ListOffers(ctx, Filter{}, 1, ""); return err },
@@ -317,6 +363,17 @@ func TestAFailingDisk(t *testing.T) {
 		"grant":    func() error { _, err := f.Grant(ctx, token); return err },
 		"issue":    func() error { return g.issued(ctx, "pid", []Credential{credential("pid")}) },
 		"fail":     func() error { return g.Fail(ctx, "x") },
+		"defer":    func() error { _, err := waiting.Defer(ctx, "pid", deferral("wallet")); return err },
+		"poll":     func() error { _, err := waiting.Transaction(ctx, w.transaction); return err },
+		"complete": func() error { _, err := waiting.Complete(ctx, tr, []Credential{credential("pid")}); return err },
+		"decide":   func() error { return f.DecideDeferred(ctx, w.id, true, "", "registrar") },
+		"deferred": func() error { _, _, err := f.ListDeferred(ctx, nil, 1, ""); return err },
+		"refresh":  func() error { _, err := f.Refresh(ctx, refreshing(h.RedeemedToken)); return err },
+		"notify":   func() error { return f.Notify(ctx, handed, h.notifications["pid"], CredentialAccepted) },
+		"notice":   func() error { _, err := f.NotificationGrant(ctx, h.Token); return err },
+		"keys":     func() error { _, err := f.EncryptionKeys(ctx); return err },
+		"add key":  func() error { return f.AddEncryptionKey(ctx, "a", []byte("private")) },
+		"retire":   func() error { return f.RetireEncryptionKeys(ctx, "a") },
 		"cancel":   func() error { return f.CancelOffer(ctx, c.ID, "registrar") },
 		"operator": func() error { _, err := f.OperatorByToken(ctx, operator); return err },
 		"revoke":   func() error { return f.RevokeOperator(ctx, "registrar", "console") },

@@ -115,6 +115,52 @@ func (k *fixture) checkRestored(spent, redeemed, final Created, token string) {
 	k.wantLog()
 }
 
+// TestRestoredAfterIssuing restores a copy with offers that live on after they
+// were issued: no retry, refresh or approval of the copy's is answered any more.
+func TestRestoredAfterIssuing(t *testing.T) {
+	f := open(t)
+	f.keep(testWindow)
+	ctx := context.Background()
+	kept, refreshable, deferred := f.hand(false, 1), f.hand(true, 1), f.wait()
+	f.drain()
+	k := f.backup()
+	if err := f.append("appliance.test"); err != nil {
+		t.Fatal(err)
+	}
+	f.drain()
+	for source, events := range f.log.events {
+		k.log.events[source] = append([]Event{}, events...)
+	}
+	k.start()
+	defer k.Store.Close()
+	if _, err := k.Refresh(ctx, refreshing(refreshable.RedeemedToken)); !errors.Is(err, ErrKeyAway) {
+		t.Errorf("refreshed before the log was asked: %v", err)
+	}
+	if _, err := k.NotificationGrant(ctx, kept.Token); !errors.Is(err, ErrKeyAway) {
+		t.Errorf("a token before the log was asked: %v", err)
+	}
+	k.drain()
+	for id, want := range map[string]State{kept.Created.ID: Issued, refreshable.Created.ID: Cancelled, deferred.Created.ID: Cancelled} {
+		k.wantState(id, want)
+		k.wantShredded(id, true)
+	}
+	for _, token := range []string{kept.Token, refreshable.Token, deferred.Token} {
+		if _, err := k.Grant(ctx, token); !errors.Is(err, ErrToken) {
+			t.Errorf("a token of the copy: %v", err)
+		}
+	}
+	if _, err := k.Refresh(ctx, refreshing(refreshable.RedeemedToken)); !errors.Is(err, ErrToken) {
+		t.Errorf("refreshed: %v", err)
+	}
+	if err := k.DecideDeferred(ctx, deferred.id, true, "", "registrar"); !errors.Is(err, ErrState) {
+		t.Errorf("approved: %v", err)
+	}
+	source, _, _ := k.outbox.position()
+	if n := kindsOf(k.log.events[source], "")["offer.cancelled"]; n != 2 {
+		t.Errorf("%d offers cancelled, want 2", n)
+	}
+}
+
 // TestSentButNotNoted stops between sending and noting so: the database is no
 // older copy, and nothing is sent or cancelled a second time.
 func TestSentButNotNoted(t *testing.T) {
