@@ -240,6 +240,28 @@ func TestRetention(t *testing.T) {
 	f.redeem(open)
 }
 
+// TestRetentionBehindLivingOffers deletes the records of finished offers behind
+// many that a refresh token keeps alive.
+func TestRetentionBehindLivingOffers(t *testing.T) {
+	f := open(t)
+	first := f.create(0)
+	f.tamper(`INSERT INTO offers (id, uuid, state, configurations, created_at, expires_at, created_by, finished_at, due_at, code_hash, attempts_left, refresh_hash, epoch)
+		WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i <= ?) SELECT i, randomblob(16), 3, '["pid"]', 0, 0, '', 1, 1 << 60, randomblob(32), 0, randomblob(32), 1 FROM n`, 2*retainWindow)
+	f.restart()
+	behind := f.create(0)
+	for _, c := range []Created{first, behind} {
+		if err := f.CancelOffer(context.Background(), c.ID, "registrar"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.clock.pass(testRetention)
+	f.clock.pass(time.Millisecond)
+	f.sweep()
+	if n := f.ask("SELECT count(*) FROM offers"); n != 2*retainWindow {
+		t.Errorf("%d records, want those of %d living offers", n, 2*retainWindow)
+	}
+}
+
 // TestEvents lists events, narrowed and page by page.
 func TestEvents(t *testing.T) {
 	f := open(t)

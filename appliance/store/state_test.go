@@ -80,6 +80,63 @@ var situations = map[string]func(f *fixture) situation{
 	},
 }
 
+// whenIssued bring offers past the last credential: kept for retries, with a
+// refresh token, and after each notification.
+var whenIssued = map[string]func(f *fixture) situation{
+	"kept":        func(f *fixture) situation { return f.hand(false, 1).situation() },
+	"refreshable": func(f *fixture) situation { return f.hand(true, 1).situation() },
+	"accepted":    func(f *fixture) situation { return f.handAndTell(CredentialAccepted) },
+	"reported":    func(f *fixture) situation { return f.handAndTell(CredentialFailure) },
+	"deleted":     func(f *fixture) situation { return f.handAndTell(CredentialDeleted) },
+	"refused": func(f *fixture) situation {
+		w := f.wait()
+		f.decide(w.id, false)
+		return situation{Created: w.Created, token: w.Token}
+	},
+}
+
+func (h handed) situation() situation { return situation{Created: h.Created, token: h.Token} }
+
+func (f *fixture) handAndTell(event string) situation {
+	h := f.hand(false, 1)
+	if err := f.tell(h.Token, h.notifications["pid"], event); err != nil {
+		f.t.Fatal(err)
+	}
+	return h.situation()
+}
+
+// TestAfterIssuing tries on such offers what would make another credential or end
+// them otherwise: only one with a refresh token can still be cancelled.
+func TestAfterIssuing(t *testing.T) {
+	for from, bring := range whenIssued {
+		for what, try := range attempts {
+			t.Run(from+"/"+what, func(t *testing.T) {
+				f := open(t)
+				f.keep(testWindow)
+				s := bring(f)
+				want := result{settled[what], f.offer(s.ID).State}
+				switch what {
+				case "issue":
+					want.err = ErrNotGranted
+				case "fail":
+					want.err = ErrState
+				case "cancel":
+					if from == "refreshable" {
+						want = result{nil, Cancelled}
+					}
+				}
+				if err := try(f, s); !errors.Is(err, want.err) {
+					t.Errorf("answered %v, want %v", err, want.err)
+				}
+				f.wantState(s.ID, want.state)
+				f.wantShredded(s.ID, what == "expire" || from != "kept" && from != "refreshable" || want.state == Cancelled)
+				f.drain()
+				f.wantHistories()
+			})
+		}
+	}
+}
+
 // attempts are what somebody may try on an offer.
 var attempts = map[string]func(f *fixture, s situation) error{
 	"fetch": func(f *fixture, s situation) error {

@@ -293,6 +293,9 @@ func (f *fixture) redeem(c Created) string {
 
 // wrong returns a transaction code of the same shape that is not the offer's.
 func wrong(code string) *string {
+	if code == "" {
+		code = "000000" // where none belongs
+	}
 	other := "1" + code[1:]
 	if code[0] == '1' {
 		other = "2" + code[1:]

@@ -50,16 +50,20 @@ func (s *Store) settle(ctx context.Context) error {
 	return nil
 }
 
+// retainWindow is how many offers are looked at together for their retention.
+const retainWindow = 5000
+
 // retain deletes finished offers and sent events past their retention. Both
-// tables grow in time's order, so only their oldest rows are looked at; the
-// newest event stays, because the next one's number follows it.
+// tables grow in time's order, so only their oldest rows are looked at, up to the
+// first offers that have finished too lately; the newest event stays, because the
+// next one's number follows it.
 func (s *Store) retain(ctx context.Context) error {
 	cutoff := millis(s.now().Add(-s.options.Retention))
-	for {
+	for from := int64(0); ; {
 		var n int64
 		err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
-			if n, err = tx.Exec(`DELETE FROM offers WHERE id IN (SELECT id FROM (SELECT id, finished_at, epoch FROM offers ORDER BY id LIMIT 5000)
-				WHERE finished_at > 0 AND finished_at < ? AND epoch IS NULL LIMIT ?)`, cutoff, sweepLimit); err != nil {
+			if n, err = tx.Exec(`DELETE FROM offers WHERE id IN (SELECT id FROM (SELECT id, finished_at, epoch FROM offers WHERE id > ? ORDER BY id LIMIT ?)
+				WHERE finished_at > 0 AND finished_at < ? AND epoch IS NULL LIMIT ?)`, from, retainWindow, cutoff, sweepLimit); err != nil {
 				return err
 			}
 			if _, err = tx.Exec("DELETE FROM keys WHERE block < (SELECT min(id) / 64 FROM offers)"); err != nil {
@@ -70,7 +74,19 @@ func (s *Store) retain(ctx context.Context) error {
 			n = max(n, m)
 			return err
 		})
-		if err != nil || n < sweepLimit {
+		if err != nil {
+			return err
+		}
+		if n == sweepLimit {
+			continue
+		}
+		// Offers with a long life, for a refresh token, must not hide those behind them.
+		var rows, young int64
+		if err := s.db.Read(ctx, func(r *database.Reader) error {
+			_, err := r.Row(`SELECT coalesce(max(id), 0), count(*), count(*) FILTER (WHERE finished_at >= ? AND epoch IS NULL) FROM
+				(SELECT id, finished_at, epoch FROM offers WHERE id > ? ORDER BY id LIMIT ?)`, []any{cutoff, from, retainWindow}, []any{&from, &rows, &young})
+			return err
+		}); err != nil || rows < retainWindow || young > 0 {
 			return err
 		}
 	}
