@@ -3,6 +3,7 @@ package oid4vci
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -60,30 +61,41 @@ func (i *Issuer) invalidBound(description string) *refusal.Refusal {
 	return e
 }
 
-// authorize checks a request's access token, and its DPoP proof when the token
-// is bound to a key, and takes the token's grant; release it. path is the
-// endpoint's below the identifier. find looks the token up.
-func (i *Issuer) authorize(c *call, path string, find func(context.Context, string) (*store.Grant, error)) (*store.Grant, error) {
+// protected is what stands before every endpoint that an access token opens: the
+// token, the body, the token's grant (release it), and its DPoP proof when it is
+// bound to a key. path is the endpoint's below the identifier, limit and code are
+// for a body that cannot be read, find looks the token up. Whoever has no token
+// is told so before the body is read; the grant is taken after it, so that a slow
+// sender does not keep it; what is wrong with the token is told first.
+func (i *Issuer) protected(c *call, path string, limit int64, code string, find func(context.Context, string) (*store.Grant, error)) (*store.Grant, []byte, error) {
 	a, err := i.readAccess(c.r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if nonce := i.dpop.Nonce(true); nonce != "" {
 		c.w.Header().Set("DPoP-Nonce", nonce)
 	}
 	if err := i.throttle(a.token); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	body, bodyErr := readBody(c.r, limit, code)
 	grant, err := find(c.r.Context(), a.token)
+	if errors.Is(err, store.ErrToken) && a.bound {
+		err = i.invalidBound("the access token is not valid")
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.offer = grant.Offer
 	if err := i.checkSender(c.r, path, a, grant); err != nil {
 		grant.Release()
-		return nil, err
+		return nil, nil, err
 	}
-	return grant, nil
+	if bodyErr != nil {
+		grant.Release()
+		return nil, nil, bodyErr
+	}
+	return grant, body, nil
 }
 
 // checkSender holds the request's DPoP proof against the token's key.

@@ -30,16 +30,11 @@ const issueTimeout = 30 * time.Second
 // proofs, nonces. Only then is anything signed, and only what was recorded is
 // answered.
 func (i *Issuer) serveCredential(c *call) string {
-	// Read before the grant is taken: a slow sender must not keep it.
-	body, bodyErr := readBody(c.r, maxBody, "invalid_credential_request")
-	grant, err := i.authorize(c, "/credential", i.store.Grant)
+	grant, body, err := i.protected(c, "/credential", maxBody, "invalid_credential_request", i.store.Grant)
 	if err != nil {
 		return i.failed(c, err)
 	}
 	defer grant.Release()
-	if bodyErr != nil {
-		return i.failed(c, bodyErr)
-	}
 	answer, err := i.issue(c, grant, body)
 	if err != nil {
 		return i.failed(c, err)

@@ -72,15 +72,11 @@ func (i *Issuer) deferRequest(ctx context.Context, cfg *configuration.Configurat
 
 // serveDeferred is the deferred credential endpoint (OpenID4VCI 1.0 §9).
 func (i *Issuer) serveDeferred(c *call) string {
-	body, bodyErr := readBody(c.r, maxBody, "invalid_credential_request")
-	grant, err := i.authorize(c, "/deferred", i.store.Grant)
+	grant, body, err := i.protected(c, "/deferred", maxBody, "invalid_credential_request", i.store.Grant)
 	if err != nil {
 		return i.failed(c, err)
 	}
 	defer grant.Release()
-	if bodyErr != nil {
-		return i.failed(c, bodyErr)
-	}
 	answer, err := i.fetchDeferred(c, grant, body)
 	if err != nil {
 		return i.failed(c, err)

@@ -16,15 +16,11 @@ const maxNotification = 16 << 10
 // event_description is the wallet's free text, which may hold anything: it is
 // neither kept nor logged.
 func (i *Issuer) serveNotification(c *call) string {
-	body, bodyErr := readBody(c.r, maxNotification, "invalid_notification_request")
-	grant, err := i.authorize(c, "/notification", i.store.NotificationGrant)
+	grant, body, err := i.protected(c, "/notification", maxNotification, "invalid_notification_request", i.store.NotificationGrant)
 	if err != nil {
 		return i.failed(c, err)
 	}
 	defer grant.Release()
-	if bodyErr != nil {
-		return i.failed(c, bodyErr)
-	}
 	if err := i.notify(c, grant, body); err != nil {
 		return i.failed(c, err)
 	}
