@@ -99,7 +99,7 @@ func TestCheck146ExpiredToken(t *testing.T) {
 	body := marshal(t, request(pidSDJWT, i.proof(t, newKey(t, jose.ES256), i.nonce(t), nil)))
 	credentials(t, used.post(t, "/credential", body), 1)
 	credentials(t, used.post(t, "/credential", body), 1) // a repetition, as long as the token lives
-	time.Sleep(10 * time.Second) // both were made before
+	time.Sleep(10 * time.Second)                         // both were made before
 	fresh := marshal(t, request(pidSDJWT, i.proof(t, newKey(t, jose.ES256), i.nonce(t), nil)))
 	challenged(t, unused.post(t, "/credential", fresh), "Bearer", "invalid_token")
 	challenged(t, used.post(t, "/credential", body), "Bearer", "invalid_token")
