@@ -1,5 +1,6 @@
-// Package admin is the operators' API: pre-authorized offers, configurations,
-// identities, events. It is served on a listener of its own; every request
+// Package admin is the operators' API: pre-authorized offers, credentials that
+// wait for an approval, wallets' refused requests, configurations, identities,
+// events. It is served on a listener of its own; every request
 // needs an operator's bearer token.
 //
 // Names and shapes follow what users of comparable products know: errors are
@@ -20,6 +21,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"chancery/appliance/oid4vci/doctor"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
 	"chancery/issuance/configuration"
@@ -39,6 +41,10 @@ type Config struct {
 	Configurations map[string]*configuration.Configuration
 	// Identities asks the signer (or a cache of its answer).
 	Identities func(ctx context.Context) (wire.IdentitiesResponse, error)
+	// Doctor has wallets' latest refused requests.
+	Doctor *doctor.Ring
+	// ClientAuthentication tells whether the issuer has a way to authenticate clients.
+	ClientAuthentication bool
 	// Links makes an offer's links from its secrets.
 	Links func(store.Created) (Links, error)
 	// DefaultExpiry and LongestExpiry bound an offer's life.
@@ -69,6 +75,13 @@ func New(c Config) http.Handler {
 	mux.Handle("GET "+offers+"/{id}", a.operator(a.readOffer))
 	mux.Handle("DELETE "+offers+"/{id}", a.operator(a.cancelOffer))
 	mux.Handle("POST /v1/openid/offers/qr", a.operator(a.renderQR))
+	const deferred = "/v1/openid/deferred"
+	mux.Handle("GET "+deferred, a.operator(a.listDeferred))
+	mux.Handle("GET "+deferred+"/{id}", a.operator(a.readDeferred))
+	mux.Handle("POST "+deferred+"/{id}/approve", a.operator(a.approveDeferred))
+	mux.Handle("POST "+deferred+"/{id}/refuse", a.operator(a.refuseDeferred))
+	mux.Handle("GET /v1/openid/failures", a.operator(a.listFailures))
+	mux.Handle("GET /v1/openid/failures/{id}", a.operator(a.readFailure))
 	mux.Handle("GET /v1/openid/configurations", a.operator(a.listConfigurations))
 	mux.Handle("GET /v1/openid/configurations/{id}", a.operator(a.readConfiguration))
 	mux.Handle("GET /v1/identities", a.operator(a.listIdentities))

@@ -25,6 +25,8 @@ import (
 // everyPath has a request for each endpoint.
 var everyPath = map[string]string{
 	offersPath: "GET, POST", offersPath + "/x": "GET, DELETE", "/v1/openid/offers/qr": "POST",
+	"/v1/openid/deferred": "GET", "/v1/openid/deferred/x": "GET", "/v1/openid/deferred/x/approve": "POST", "/v1/openid/deferred/x/refuse": "POST",
+	"/v1/openid/failures": "GET", "/v1/openid/failures/x": "GET",
 	"/v1/openid/configurations": "GET", "/v1/openid/configurations/x": "GET",
 	"/v1/identities": "GET", "/v1/identities/x": "GET", "/v1/events": "GET",
 }

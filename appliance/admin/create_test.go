@@ -169,6 +169,13 @@ var createFaults = []createFault{
 	{"an unknown member of a claim", member("claims.address.planet", "x"), "claims.address.planet"},
 	{"an object in a text's place", member("claims.given_name", map[string]any{}), "claims.given_name"},
 	{"a picture that is none", member("claims.picture", "AAAA"), "claims.picture"},
+	{"an empty client", member("clientId", ""), "clientId"},
+	{"a client of 513 bytes", member("clientId", strings.Repeat("a", 513)), "clientId"},
+	{"a client beyond ASCII", member("clientId", "wället"), "clientId"},
+	{"a client of two lines", member("clientId", "a\nb"), "clientId"},
+	{"a client of a number", member("clientId", 1), "clientId"},
+	{"authentication of a string", member("clientAuthenticationRequired", "true"), "clientAuthenticationRequired"},
+	{"authentication of null", member("clientAuthenticationRequired", nil), "clientAuthenticationRequired"},
 	{"two faults at once", func(body map[string]any) { body["x"], body["credentials"] = 1, 2 }, "credentials x"},
 	{"two faults of what it says", func(body map[string]any) {
 		body["expiresIn"] = map[string]any{"seconds": 1}

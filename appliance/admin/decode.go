@@ -37,6 +37,15 @@ func decode(r *http.Request, into any) (map[string]any, error) {
 	return decodeBytes(data, into)
 }
 
+// decodeOptional is decode for a request that may have no body.
+func decodeOptional(r *http.Request, into any) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	_, err := decode(r, into)
+	return err
+}
+
 func decodeBytes(data []byte, into any) (map[string]any, error) {
 	unreadable := invalid(Detail{Msg: "must be one JSON object without duplicate members", Param: "body", Location: "body"})
 	object, err := jws.Object(data)
@@ -54,7 +63,7 @@ func decodeBytes(data []byte, into any) (map[string]any, error) {
 }
 
 // misfits holds a decoded value against the type that it is to become: structs
-// of strings, whole numbers, lists and structs. What is json.RawMessage may be
+// of strings, truth values, whole numbers, lists and structs. What is json.RawMessage may be
 // anything.
 func misfits(value any, t reflect.Type, at string) []Detail {
 	fault := func(msg string) []Detail { return []Detail{{Msg: msg, Param: at, Location: "body"}} }
@@ -70,6 +79,10 @@ func misfits(value any, t reflect.Type, at string) []Detail {
 	case reflect.String:
 		if _, ok := value.(string); !ok {
 			return fault("must be a string")
+		}
+	case reflect.Bool:
+		if _, ok := value.(bool); !ok {
+			return fault("must be true or false")
 		}
 	case reflect.Int:
 		number, _ := value.(json.Number)

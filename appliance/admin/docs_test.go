@@ -29,7 +29,7 @@ func TestDocumentation(t *testing.T) {
 		}
 	}
 	for _, source := range sources(t) {
-		for _, match := range regexp.MustCompile(`"((?:offer|operator|credential|configuration|appliance|database)\.[a-z]+)"`).FindAllStringSubmatch(source, -1) {
+		for _, match := range regexp.MustCompile(`"((?:offer|deferred|operator|credential|encryption_key|configuration|appliance|database)\.[a-z]+)"`).FindAllStringSubmatch(source, -1) {
 			mentions("`"+match[1]+"`", "event")
 		}
 		for _, match := range regexp.MustCompile(`Status: http\.Status\w+, Code: "(\w+)"`).FindAllStringSubmatch(source, -1) {
@@ -42,7 +42,7 @@ func TestDocumentation(t *testing.T) {
 			mentions("| `"+method+" "+path+"` |", "request")
 		}
 	}
-	for _, body := range []any{createRequest{}, span{}, createdBody{}, offerBody{}, codeBody{}, credentialBody{}, configurationBody{}, claimBody{}, identityBody{}, certificateBody{}, crlBody{}, eventBody{}, listBody{}, Error{}, Detail{}, issuance.Profile{}} {
+	for _, body := range []any{createRequest{}, span{}, createdBody{}, offerBody{}, codeBody{}, requirementsBody{}, credentialBody{}, notificationBody{}, deferredBody{}, refuseRequest{}, failureBody{}, configurationBody{}, claimBody{}, identityBody{}, certificateBody{}, crlBody{}, eventBody{}, listBody{}, Error{}, Detail{}, issuance.Profile{}} {
 		for _, name := range members(reflect.TypeOf(body)) {
 			if !strings.Contains(page, "`"+name+"`") && !strings.Contains(page, `"`+name+`"`) {
 				t.Errorf("member %s of %T is not in the page", name, body)

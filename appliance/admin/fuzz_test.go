@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/store"
@@ -35,8 +36,9 @@ func FuzzOffer(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(`{"claims":{"family_name":"Zaubernuss","family_name":"Zaubernuss"}}`))
+	f.Add([]byte(`{"credentials":["` + residenceID + `"],"claims":{},"clientId":"https://wallet.example","clientAuthenticationRequired":true}`))
 	now := time.Unix(1_800_000_000, 0)
-	a := &api{Config: Config{Configurations: examples(f), DefaultExpiry: 10 * time.Minute, LongestExpiry: 24 * time.Hour, CodeLength: 6, Now: func() time.Time { return now }}}
+	a := &api{Config: Config{Configurations: examples(f), ClientAuthentication: true, DefaultExpiry: 10 * time.Minute, LongestExpiry: 24 * time.Hour, CodeLength: 6, Now: func() time.Time { return now }}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var request createRequest
 		members, err := decodeBytes(data, &request)
@@ -48,14 +50,39 @@ func FuzzOffer(f *testing.F) {
 			checkOffer(t, a, n, now)
 			return
 		}
-		var e *Error
-		if !errors.As(err, &e) || e.Status != http.StatusBadRequest || len(e.Details) == 0 || len(e.Details) > mostDetails+1 {
-			t.Fatalf("%v", err)
+		checkFault(t, err)
+	})
+}
+
+// checkFault demands faults that say something, and nothing of what was sent.
+func checkFault(t *testing.T, err error) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Status != http.StatusBadRequest || len(e.Details) == 0 || len(e.Details) > mostDetails+1 {
+		t.Fatalf("%v", err)
+	}
+	for _, d := range e.Details {
+		if d.Msg == "" || strings.Contains(d.Msg, "Zaubernuss") {
+			t.Errorf("%+v", d)
 		}
-		for _, d := range e.Details {
-			if d.Msg == "" || strings.Contains(d.Msg, "Zaubernuss") {
-				t.Errorf("%+v", d)
-			}
+	}
+}
+
+// FuzzRefuse: a body gives a reason that the store takes, or faults.
+func FuzzRefuse(f *testing.F) {
+	for _, body := range []string{`{}`, `{"reason":"not found in the register"}`, `{"reason":null}`, `{"reason":"Zaubernuss\n"}`, `{"reason":"\ud800"}`, `{"reasons":""}`, `{"reason":"a","reason":"b"}`, `[]`, ``} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var body refuseRequest
+		_, err := decodeBytes(data, &body)
+		if err == nil {
+			err = body.check()
+		}
+		if err != nil {
+			checkFault(t, err)
+		} else if len([]rune(body.Reason)) > store.MaxReason || strings.ContainsFunc(body.Reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%q", body.Reason)
 		}
 	})
 }
@@ -66,6 +93,9 @@ func checkOffer(t *testing.T, a *api, n store.NewOffer, now time.Time) {
 	life := n.ExpiresAt.Sub(now)
 	if life < shortestLife || life > a.LongestExpiry || len(n.Configurations) == 0 || n.CreatedBy != "clerk" {
 		t.Errorf("%+v", n)
+	}
+	if id := n.RequiredClient; len(id) > longestClientID || strings.ContainsFunc(id, func(r rune) bool { return r > 0x7e || !unicode.IsPrint(r) }) {
+		t.Errorf("%q", id)
 	}
 	seen := map[string]bool{}
 	for _, id := range n.Configurations {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +26,10 @@ type createRequest struct {
 		Description string `json:"description"`
 	} `json:"transactionCodeConfiguration"`
 	ExpiresIn *span `json:"expiresIn"`
+	// ClientID is the client_id that must redeem.
+	ClientID *string `json:"clientId"`
+	// ClientAuthenticationRequired asks that the client which redeems has authenticated.
+	ClientAuthenticationRequired bool `json:"clientAuthenticationRequired"`
 }
 
 // span is a time span by its parts.
@@ -54,12 +57,13 @@ func (s span) duration() (sum time.Duration, ok bool) {
 }
 
 // Limits of what an operator may ask for: an offer's life, a transaction code's
-// length and its description's, in characters.
+// length, its description's and a client_id's, in characters.
 const (
 	shortestLife       = time.Minute
 	shortestCode       = 4
 	longestCode        = 16
 	longestDescription = 300
+	longestClientID    = 512
 )
 
 // plainly writes a span without the zeros at its end.
@@ -96,6 +100,15 @@ func (a *api) offer(request createRequest, claims any, operator store.Operator) 
 	}
 	if t := request.TransactionCode; t != nil {
 		n.TxCode = a.transactionCode(t.InputMode, t.Length, t.Description, fault)
+	}
+	if id := request.ClientID; id != nil {
+		if !isClientID(*id) {
+			fault("clientId", "must have 1 to %d printable ASCII characters", longestClientID)
+		}
+		n.RequiredClient = *id
+	}
+	if n.ClientAuthentication = request.ClientAuthenticationRequired; n.ClientAuthentication && !a.ClientAuthentication {
+		fault("clientAuthenticationRequired", "must be false: this issuer authenticates no clients, as it has neither issuer.clients nor issuer.wallet_attestation.providers")
 	}
 	if len(details) > 0 {
 		return n, invalid(details...)
@@ -182,20 +195,31 @@ func (a *api) transactionCode(inputMode string, length *int, description string,
 	return code
 }
 
+// isClientID tells whether a text can be a client_id (RFC 6749 App. A.1).
+func isClientID(text string) bool {
+	return text != "" && len(text) <= longestClientID && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 // offerBody is an offer as the API shows it: never claims, codes or links.
 type offerBody struct {
-	ID                string           `json:"id"`
-	Credentials       []string         `json:"credentials"`
-	State             string           `json:"state"`
-	CreatedAt         string           `json:"createdAt"`
-	CreatedBy         string           `json:"createdBy"`
-	ExpiresAt         string           `json:"expiresAt"`
-	FetchedAt         string           `json:"fetchedAt,omitempty"`
-	RedeemedAt        string           `json:"redeemedAt,omitempty"`
-	FinishedAt        string           `json:"finishedAt,omitempty"`
-	TransactionCode   *codeBody        `json:"transactionCodeConfiguration,omitempty"`
-	AttemptsLeft      *int             `json:"attemptsLeft,omitempty"`
-	IssuedCredentials []credentialBody `json:"issuedCredentials,omitempty"`
+	ID              string    `json:"id"`
+	Credentials     []string  `json:"credentials"`
+	State           string    `json:"state"`
+	CreatedAt       string    `json:"createdAt"`
+	CreatedBy       string    `json:"createdBy"`
+	ExpiresAt       string    `json:"expiresAt"`
+	FetchedAt       string    `json:"fetchedAt,omitempty"`
+	RedeemedAt      string    `json:"redeemedAt,omitempty"`
+	FinishedAt      string    `json:"finishedAt,omitempty"`
+	TransactionCode *codeBody `json:"transactionCodeConfiguration,omitempty"`
+	AttemptsLeft    *int      `json:"attemptsLeft,omitempty"`
+	// Requirements is nil where any client may redeem.
+	Requirements *requirementsBody `json:"requirements,omitempty"`
+	// RefreshTokenExpiresAt is there while a refresh token lives.
+	RefreshTokenExpiresAt string `json:"refreshTokenExpiresAt,omitempty"`
+	// IssuedCredentials and Notifications are not in lists.
+	IssuedCredentials []credentialBody   `json:"issuedCredentials,omitempty"`
+	Notifications     []notificationBody `json:"notifications,omitempty"`
 }
 
 type codeBody struct {
@@ -204,15 +228,32 @@ type codeBody struct {
 	Description string `json:"description,omitempty"`
 }
 
+// requirementsBody is what the client that redeems has to fulfil.
+type requirementsBody struct {
+	ClientID                     string `json:"clientId,omitempty"`
+	ClientAuthenticationRequired bool   `json:"clientAuthenticationRequired"`
+}
+
+// credentialBody is one signature of a credential.
 type credentialBody struct {
 	ID            string `json:"id"`
 	Configuration string `json:"configuration"`
 	Version       string `json:"configurationVersion"`
 	Key           string `json:"key"`
 	IssuedAt      string `json:"issuedAt"`
+	// Repeat is 0 for the first signature. A credential that was signed again for
+	// a wallet that had lost it is there once for each time, with the same ID.
+	Repeat int `json:"repeat,omitempty"`
 	// Intent and Outcome are the audit log's entries.
 	Intent  int64 `json:"auditIntent"`
 	Outcome int64 `json:"auditOutcome"`
+}
+
+// notificationBody is what a wallet has told (OpenID4VCI 1.0 §11).
+type notificationBody struct {
+	Configuration string `json:"configuration"`
+	Event         string `json:"event"`
+	NotifiedAt    string `json:"notifiedAt"`
 }
 
 func stamp(t time.Time) string {
@@ -226,13 +267,20 @@ func describe(o store.Offer) offerBody {
 	b := offerBody{
 		ID: o.ID, Credentials: o.Configurations, State: o.State.String(), CreatedAt: stamp(o.CreatedAt), CreatedBy: o.CreatedBy,
 		ExpiresAt: stamp(o.ExpiresAt), FetchedAt: stamp(o.FetchedAt), RedeemedAt: stamp(o.RedeemedAt), FinishedAt: stamp(o.FinishedAt),
+		RefreshTokenExpiresAt: stamp(o.RefreshExpires),
+	}
+	if o.RequiredClient != "" || o.ClientAuthentication {
+		b.Requirements = &requirementsBody{o.RequiredClient, o.ClientAuthentication}
 	}
 	if o.TxCode != nil {
 		b.TransactionCode = &codeBody{o.TxCode.InputMode, o.TxCode.Length, o.TxCode.Description}
 		b.AttemptsLeft = &o.AttemptsLeft
 	}
 	for _, c := range o.Credentials {
-		b.IssuedCredentials = append(b.IssuedCredentials, credentialBody{c.ID, c.Configuration, c.Version, c.Key, stamp(c.IssuedAt), c.Intent, c.Outcome})
+		b.IssuedCredentials = append(b.IssuedCredentials, credentialBody{c.ID, c.Configuration, c.Version, c.Key, stamp(c.IssuedAt), c.Repeat, c.Intent, c.Outcome})
+	}
+	for _, n := range o.Notifications {
+		b.Notifications = append(b.Notifications, notificationBody{n.Configuration, n.Event, stamp(n.At)})
 	}
 	return b
 }
@@ -317,7 +365,7 @@ func (a *api) listOffers(r *http.Request, _ store.Operator) (result, error) {
 	if name := r.URL.Query().Get("state"); name != "" {
 		state, known := store.ParseState(name)
 		if !known {
-			return result{}, invalid(Detail{Msg: "must be made, fetched, redeemed, issued, expired, cancelled, locked or failed", Param: "state", Location: "query"})
+			return result{}, invalid(Detail{Msg: "must be made, fetched, redeemed, issued, accepted, expired, cancelled, locked or failed", Param: "state", Location: "query"})
 		}
 		filter.State = &state
 	}
@@ -345,57 +393,4 @@ func (a *api) cancelOffer(r *http.Request, operator store.Operator) (result, err
 		return result{}, err
 	}
 	return result{status: http.StatusNoContent}, nil
-}
-
-// configurationBody is a configuration as the API shows it.
-type configurationBody struct {
-	ID       string      `json:"id"`
-	Format   string      `json:"format"`
-	Scope    string      `json:"scope,omitempty"`
-	Signer   string      `json:"signer"`
-	Version  string      `json:"version"`
-	Validity string      `json:"validity"`
-	Claims   []claimBody `json:"claims"`
-	// Metadata is what wallets are told, without the signing algorithms, which
-	// follow from the key; lists leave it out.
-	Metadata map[string]any `json:"metadata,omitempty"`
-}
-
-type claimBody struct {
-	Path     []string `json:"path"`
-	MapFrom  string   `json:"mapFrom,omitempty"`
-	Type     string   `json:"type"`
-	Required bool     `json:"required"`
-}
-
-func show(c *configuration.Configuration) configurationBody {
-	b := configurationBody{ID: c.ID, Format: string(c.Format), Scope: c.Scope, Signer: c.Signer, Version: c.Version, Validity: c.Validity}
-	for _, claim := range c.Claims {
-		from := claim.MapFrom
-		if from == "" && claim.Value == nil && claim.Type != configuration.TypeAgeOver {
-			from = claim.Path[len(claim.Path)-1]
-		}
-		b.Claims = append(b.Claims, claimBody{claim.Path, from, string(claim.Type), claim.Required})
-	}
-	return b
-}
-
-func (a *api) listConfigurations(*http.Request, store.Operator) (result, error) {
-	data := make([]configurationBody, 0, len(a.Configurations))
-	for _, c := range a.Configurations {
-		data = append(data, show(c))
-	}
-	sort.Slice(data, func(i, j int) bool { return data[i].ID < data[j].ID })
-	return result{status: http.StatusOK, body: listBody{Data: data}}, nil
-}
-
-func (a *api) readConfiguration(r *http.Request, _ store.Operator) (result, error) {
-	c := a.Configurations[r.PathValue("id")]
-	if c == nil {
-		return result{}, store.ErrNotFound
-	}
-	b := show(c)
-	b.Metadata = c.Metadata(nil)
-	delete(b.Metadata, "credential_signing_alg_values_supported")
-	return result{status: http.StatusOK, body: b}, nil
 }

@@ -157,7 +157,7 @@ func TestListOffers(t *testing.T) {
 	if !slices.Equal(seen, ids) || pages != 3 {
 		t.Errorf("%d pages: %v, want %v", pages, seen, ids)
 	}
-	for state, n := range map[string]int{"cancelled": 3, "made": 4, "fetched": 0, "redeemed": 0, "issued": 0, "expired": 0, "locked": 0, "failed": 0} {
+	for state, n := range map[string]int{"cancelled": 3, "made": 4, "fetched": 0, "redeemed": 0, "issued": 0, "accepted": 0, "expired": 0, "locked": 0, "failed": 0} {
 		p := list[offerBody](t, r, offersPath+"?state="+state)
 		if len(p.Data) != n || slices.ContainsFunc(p.Data, func(o offerBody) bool { return o.State != state }) {
 			t.Errorf("%s: %+v", state, p.Data)

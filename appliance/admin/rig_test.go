@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"chancery/appliance/oid4vci"
+	"chancery/appliance/oid4vci/doctor"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
@@ -34,6 +35,8 @@ const offersPath = "/v1/openid/offers/pre-authorized"
 type rig struct {
 	signer *signertest.Signer
 	store  *store.Store
+	// doctor has the refused requests that a test puts in.
+	doctor *doctor.Ring
 	server *httptest.Server
 	// token is an operator's, named "clerk".
 	token string
@@ -43,13 +46,13 @@ type rig struct {
 
 func newRig(t testing.TB, o signertest.Options) *rig {
 	t.Helper()
-	r := &rig{signer: signertest.Start(t, o)}
+	r := &rig{signer: signertest.Start(t, o), doctor: doctor.New(8)}
 	path := filepath.Join(r.signer.Dir, "chancery.db")
 	if err := store.Create(path); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	r.store, err = store.Open(path, store.Options{DataKeyLifetime: time.Hour, Retention: time.Hour, Attempts: 5, DataKeys: store.DataKeys{
+	r.store, err = store.Open(path, store.Options{DataKeyLifetime: time.Hour, Retention: time.Hour, RetryWindow: time.Minute, Attempts: 5, DataKeys: store.DataKeys{
 		New: func(ctx context.Context, bound string) ([]byte, []byte, error) {
 			k, err := r.signer.Sign.NewDataKey(ctx, bound)
 			return k.Key, k.Wrapped, err
@@ -94,7 +97,7 @@ func (r *rig) send(ctx context.Context, source string, events []store.Event) (ui
 func (r *rig) config(t testing.TB) Config {
 	t.Helper()
 	return Config{
-		Store: r.store, Configurations: examples(t), Identities: r.signer.Sign.Identities,
+		Store: r.store, Doctor: r.doctor, ClientAuthentication: true, Configurations: examples(t), Identities: r.signer.Sign.Identities,
 		DefaultExpiry: 10 * time.Minute, LongestExpiry: 24 * time.Hour, CodeLength: 6, Now: time.Now, Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
 		Links: func(c store.Created) (Links, error) {
 			object, err := oid4vci.OfferObject(signertest.Issuer, c.Offer, c.Code)
