@@ -154,6 +154,14 @@ func TestRefresh(t *testing.T) {
 	for round := 1; round <= 3; round++ {
 		f.issue(token.Token, "mdl", "pid")
 		f.wantState(c.ID, Issued)
+		g := f.grant(token.Token)
+		if claims, err := g.Claims(ctx); err != nil || string(claims) != claimsText {
+			t.Errorf("for a repetition in round %d: %v", round, err)
+		}
+		if _, err := g.Repeat(ctx, "pid"); err != nil {
+			t.Errorf("repeated in round %d: %v", round, err)
+		}
+		g.Release()
 		f.clock.pass(f.options.DataKeyLifetime / 2)
 		if err := f.Rotate(ctx); err != nil {
 			t.Fatal(err)
@@ -172,7 +180,7 @@ func TestRefresh(t *testing.T) {
 		if o := f.offer(c.ID); o.State != Redeemed || !o.FinishedAt.IsZero() || len(o.Credentials) != 2*round {
 			t.Errorf("%+v", o)
 		}
-		g := f.grant(token.Token)
+		g = f.grant(token.Token)
 		if claims, err := g.Claims(ctx); err != nil || string(claims) != claimsText || !g.Allows("pid") || !g.Allows("mdl") {
 			t.Errorf("round %d: %v", round, err)
 		}
@@ -258,7 +266,8 @@ func TestTheTokenOfBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Refresh(ctx, refreshing(token)); err != nil {
+	next, err := f.Refresh(ctx, refreshing(token))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := g.issued(ctx, "pid", []Credential{credential("pid")}); !errors.Is(err, ErrState) {
@@ -270,11 +279,15 @@ func TestTheTokenOfBefore(t *testing.T) {
 	if _, err := g.Defer(ctx, "pid", Deferred{}); !errors.Is(err, ErrState) {
 		t.Errorf("deferred: %v", err)
 	}
-	if n := len(f.offer(c.ID).Credentials); n != 1 {
+	f.issue(next.Token, "mdl")
+	if _, err := g.Reissue(ctx, r, r.Credentials); !errors.Is(err, ErrState) {
+		t.Errorf("repeated what the next token has: %v", err)
+	}
+	if n := len(f.offer(c.ID).Credentials); n != 2 {
 		t.Errorf("%d records", n)
 	}
 	f.drain()
-	if n := f.log.kinds(c.ID)["credential.withheld"]; n != 2 {
+	if n := f.log.kinds(c.ID)["credential.withheld"]; n != 3 {
 		t.Errorf("%d credentials withheld", n)
 	}
 }

@@ -249,8 +249,44 @@ func TestDecisions(t *testing.T) {
 	if _, err := f.Refresh(ctx, refreshing(refused.RedeemedToken)); !errors.Is(err, ErrToken) {
 		t.Errorf("refreshed: %v", err)
 	}
+	overdue := f.wait()
+	f.clock.pass(testRefresh)
+	if err := f.DecideDeferred(ctx, overdue.id, true, "", "registrar"); !errors.Is(err, ErrState) {
+		t.Errorf("approved past its time and before the sweeper: %v", err)
+	}
 	f.drain()
 	f.wantHistories()
+}
+
+// TestDeferredEndsWithItsOffer holds that a failure of one configuration ends what
+// another waits for.
+func TestDeferredEndsWithItsOffer(t *testing.T) {
+	f := open(t)
+	ctx := context.Background()
+	w := waiting{Created: f.create(0, "pid", "mdl")}
+	w.Token = f.redeem(w.Created)
+	g := f.grant(w.Token)
+	transaction, err := g.Defer(ctx, "pid", deferral("wallet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	notification, err := g.Issue(ctx, "mdl", IssueRecord{Credentials: []Credential{credential("mdl")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Release()
+	if err := f.tell(w.Token, notification, CredentialFailure); err != nil {
+		t.Fatal(err)
+	}
+	f.wantShredded(w.Created.ID, true)
+	g = f.grant(w.Token)
+	defer g.Release()
+	if g.Deferring("pid") || g.Allows("pid") || !g.Done("pid") {
+		t.Error("it waits on")
+	}
+	if _, err := g.Transaction(ctx, transaction); !errors.Is(err, ErrNotFound) {
+		t.Errorf("its transaction: %v", err)
+	}
 }
 
 // TestPartlyRefused refuses one configuration of several: the others go on, it

@@ -16,6 +16,18 @@ func (f *fixture) keep(window time.Duration) {
 	f.restart()
 }
 
+// uuid returns an offer's public identifier.
+func (f *fixture) uuid(row int64) (uuid []byte) {
+	f.t.Helper()
+	if err := f.db.Read(context.Background(), func(r *database.Reader) error {
+		_, err := r.Row("SELECT uuid FROM offers WHERE id = ?", []any{row}, []any{&uuid})
+		return err
+	}); err != nil {
+		f.t.Fatal(err)
+	}
+	return uuid
+}
+
 // stolen opens an offer's claims as somebody would who has the file and the
 // epoch's key, and perhaps an access token.
 func (f *fixture) stolen(row int64, token string) error {
@@ -26,13 +38,6 @@ func (f *fixture) stolen(row int64, token string) error {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	var uuid []byte
-	if err := f.db.Read(context.Background(), func(r *database.Reader) error {
-		_, err := r.Row("SELECT uuid FROM offers WHERE id = ?", []any{row}, []any{&uuid})
-		return err
-	}); err != nil {
-		f.t.Fatal(err)
-	}
 	wrapping := epoch.aead
 	if token != "" {
 		_, secret, _ := parseOpaque(token)
@@ -40,7 +45,7 @@ func (f *fixture) stolen(row int64, token string) error {
 			f.t.Fatal(err)
 		}
 	}
-	claims, err := unseal(wrapping, uuid, wrapped, sealed)
+	claims, err := unseal(wrapping, f.uuid(row), wrapped, sealed)
 	if err == nil && string(claims) != claimsText {
 		f.t.Errorf("other claims: %q", claims)
 	}
@@ -77,6 +82,12 @@ func TestWhoOpensAnIssuedOffer(t *testing.T) {
 	}
 	if err := f.stolen(1, token); err != nil {
 		t.Errorf("the wallet's token: %v", err)
+	}
+	_, secret, _ := parseOpaque(token)
+	if wrapping, err := (&epochKey{retries: make([]byte, 32)}).forRetries(secret); err != nil {
+		t.Error(err)
+	} else if _, err := unwrap(wrapping, f.uuid(1), after); err == nil {
+		t.Error("the token opens the key without the appliance")
 	}
 	f.restart()
 	g := f.grant(token)
