@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +15,10 @@ import (
 )
 
 // Every format, exactly the members that a success may have, never to be stored.
-func TestCheck157And178And179ByConfigurationID(t *testing.T) {
+func TestCheck157ByConfigurationID(t *testing.T) {
 	i := plain(t)
 	for _, id := range []string{mdl, pidMdoc, pidSDJWT, residence} {
-		t.Run(id, func(t *testing.T) {
+		t.Run("157 178 179 "+id, func(t *testing.T) {
 			s, k := i.session(t, id), newKey(t, jose.ES256)
 			a := s.ask(t, request(id, i.proof(t, k, i.nonce(t), nil)))
 			i.verified(t, credentials(t, a, 1)[0], &k) // one credential member each, no-store
@@ -67,6 +68,16 @@ type wrong struct {
 	code string
 	// spoil makes the request's body from a right one; proof is another right proof.
 	spoil func(t testing.TB, right members, proof string) any
+}
+
+// body is the request's; both proofs are right.
+func (w wrong) body(t testing.TB, proof, another string) []byte {
+	t.Helper()
+	spoilt := w.spoil(t, request(pidSDJWT, proof), another)
+	if text, ok := spoilt.([]byte); ok {
+		return text
+	}
+	return marshal(t, spoilt)
 }
 
 // set sets members, nil takes one away.
@@ -137,26 +148,15 @@ var wrongRequests = []wrong{
 	}},
 }
 
-// Each refusal has status 400, its code, application/json, no-store, an
-// error_description of the characters that it may have, and nothing else; see
-// [refused] (checks 173 to 175). Afterwards the same token and the same proof get
-// the credential: nothing was issued, nothing was spent.
-func TestCheck159To175Refusals(t *testing.T) {
+// After each refusal the same token and the same proof get the credential:
+// nothing was issued, nothing was spent.
+func TestCheck159To171Refusals(t *testing.T) {
 	i := plain(t)
 	for _, w := range wrongRequests {
 		t.Run(w.name, func(t *testing.T) {
 			s, k, nonce := i.session(t, pidSDJWT), newKey(t, jose.ES256), i.nonce(t)
 			proof := i.proof(t, k, nonce, nil)
-			spoilt := w.spoil(t, request(pidSDJWT, proof), i.proof(t, newKey(t, jose.ES256), nonce, nil))
-			body, isText := spoilt.([]byte)
-			if !isText {
-				body = marshal(t, spoilt)
-			}
-			a := s.post(t, "/credential", body)
-			refused(t, a, http.StatusBadRequest, w.code)
-			if a.object(t)["error_description"] == nil {
-				t.Error("no error_description")
-			}
+			refused(t, s.post(t, "/credential", w.body(t, proof, i.proof(t, newKey(t, jose.ES256), nonce, nil))), http.StatusBadRequest, w.code)
 			s.nothingIssued(t)
 			credentials(t, s.ask(t, request(pidSDJWT, proof)), 1)
 		})
@@ -167,6 +167,45 @@ func TestCheck159To175Refusals(t *testing.T) {
 			refused(t, s.ask(t, members{"credential_identifier": other, "proofs": members{"jwt": []string{i.proof(t, newKey(t, jose.ES256), i.nonce(t), nil)}}}), http.StatusBadRequest, "unknown_credential_identifier")
 		}
 		s.nothingIssued(t)
+	})
+}
+
+// codes are those that an error of the request's payload may have (OpenID4VCI 1.0 §8.3.1.2).
+var codes = []string{"invalid_credential_request", "unknown_credential_configuration", "unknown_credential_identifier", "invalid_proof", "invalid_nonce", "invalid_encryption_parameters", "credential_request_denied"}
+
+// What every error of the payload looks like, whatever is wrong.
+func TestCheck173To175Errors(t *testing.T) {
+	i := plain(t)
+	answers := map[string]answer{}
+	for _, w := range wrongRequests {
+		s, nonce := i.session(t, pidSDJWT), i.nonce(t)
+		answers[w.name] = s.post(t, "/credential", w.body(t, i.proof(t, newKey(t, jose.ES256), nonce, nil), i.proof(t, newKey(t, jose.ES256), nonce, nil)))
+	}
+	s := i.session(t, pidSDJWT)
+	answers["a nonce that is none"] = s.ask(t, request(pidSDJWT, i.proof(t, newKey(t, jose.ES256), "\"\\ä\n", nil)))
+	answers["a member's name"] = s.post(t, "/credential", []byte(`{"\"\\ä\n":1,"\"\\ä\n":1}`))
+	answers["a proof's header"] = s.ask(t, request(pidSDJWT, i.proof(t, newKey(t, jose.ES256), i.nonce(t), with(members{"typ": "\"\\ä\n"}, nil))))
+	description := regexp.MustCompile(`^[\x20-\x21\x23-\x5B\x5D-\x7E]+$`)
+	t.Run("173 error_description", func(t *testing.T) {
+		for name, a := range answers {
+			if text := a.text(t, "error_description"); !description.MatchString(text) {
+				t.Errorf("%s: %q", name, text)
+			}
+		}
+	})
+	t.Run("174 status and code", func(t *testing.T) {
+		for name, a := range answers {
+			if code := a.text(t, "error"); a.status != http.StatusBadRequest || a.header.Get("Content-Type") != "application/json" || !slices.Contains(codes, code) {
+				t.Errorf("%s: %d %q %s", name, a.status, a.header.Get("Content-Type"), code)
+			}
+		}
+	})
+	t.Run("175 members", func(t *testing.T) {
+		for name, a := range answers {
+			if got := slices.Sorted(maps.Keys(a.object(t))); !slices.Equal(got, []string{"error", "error_description"}) {
+				t.Errorf("%s: %v", name, got)
+			}
+		}
 	})
 }
 
