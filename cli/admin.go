@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -312,12 +311,3 @@ func orEmpty(value any) any {
 
 // seconds turns a positive span into the API's duration object.
 func durationObject(seconds int64) map[string]int64 { return map[string]int64{"seconds": seconds} }
-
-// parseLimit reads a list's length.
-func parseLimit(text string) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > 1000 {
-		return 0, usage("--limit: %q is no number from 1 to 1000", text)
-	}
-	return n, nil
-}

@@ -10,7 +10,8 @@ import (
 // commands is the table, in the order of the help.
 func commands() []command {
 	return []command{
-		offerCreate, offerList, offerShow, offerCancel, status,
+		offerCreate, offerList, offerShow, offerCancel,
+		deferredList, deferredApprove, deferredRefuse, eventsList, eventsExplain, status,
 		walletAccept, walletResume, walletRefresh, walletAttester, verifyCommand,
 		auditVerify, auditProve, auditExport,
 		lintCert, lintCRL,
@@ -41,9 +42,9 @@ func (s *session) overview(w io.Writer) {
 		if head := groups[c.name]; head != "" {
 			fmt.Fprintf(w, "\n%s\n", head)
 		}
-		fmt.Fprintf(w, "  %-15s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-16s %s\n", c.name, c.summary)
 	}
-	fmt.Fprintf(w, "  %-15s %s\n", "help COMMAND", "Say more about a command")
+	fmt.Fprintf(w, "  %-16s %s\n", "help COMMAND", "Say more about a command")
 }
 
 func (s *session) help(args []string) error {

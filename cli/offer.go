@@ -3,9 +3,9 @@ package cli
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +23,8 @@ type createFlags struct {
 	txCode, showQR, invert    bool
 	length                    int
 	expires                   time.Duration
+	clientID                  string
+	clientAuthentication      bool
 }
 
 var offerCreate = command{
@@ -40,6 +42,8 @@ so that the two can take different ways to the person.`,
 		flags.IntVar(&f.length, "tx-code-length", 0, "its length, `N` characters; default: the appliance's policy")
 		flags.StringVar(&f.description, "tx-code-description", "", "`TEXT` that the wallet shows about it, at most 300 characters")
 		flags.DurationVar(&f.expires, "expires", 0, "the `TIME` the offer lives, like 10m or 24h; default: the appliance's policy")
+		flags.StringVar(&f.clientID, "client-id", "", "only the wallet with this client_id, `ID`, may redeem the offer")
+		flags.BoolVar(&f.clientAuthentication, "client-authentication", false, "the wallet that redeems must have authenticated, by attestation or key")
 		flags.BoolVar(&f.showQR, "qr", false, "draw the link as a QR code, for dark terminals")
 		flags.BoolVar(&f.invert, "qr-invert", false, "draw the QR code for light terminals")
 		return func(s *session, ids []string) error { return f.create(s, ids) }
@@ -78,6 +82,12 @@ func (f *createFlags) request(s *session, ids []string) (map[string]any, error) 
 			code["description"] = f.description
 		}
 		request["transactionCodeConfiguration"] = code
+	}
+	if f.clientID != "" {
+		request["clientId"] = f.clientID
+	}
+	if f.clientAuthentication {
+		request["clientAuthenticationRequired"] = true
 	}
 	if f.expires != 0 {
 		request["expiresIn"] = durationObject(int64(f.expires / time.Second))
@@ -155,58 +165,21 @@ func drawQR(text string, invert bool) (string, error) {
 var offerList = command{
 	name: "offer list", summary: "List offers, newest first",
 	set: func(flags *flag.FlagSet) func(*session, []string) error {
-		f := &adminFlags{}
+		f := &listFlags{}
 		f.declare(flags)
-		limit := flags.String("limit", "50", "show at most `N`, 1 to 1000")
-		cursor := flags.String("cursor", "", "go on where an earlier list ended")
+		state := flags.String("state", "", "only those in `STATE`: made, fetched, redeemed, issued, accepted, expired, cancelled, locked or failed")
 		return func(s *session, args []string) error {
-			if err := none(args); err != nil {
-				return err
-			}
-			n, err := parseLimit(*limit)
-			if err != nil {
-				return err
-			}
-			a, err := f.connect(s, true)
-			if err != nil {
-				return err
-			}
-			query := url.Values{"limit": {strconv.Itoa(n)}}
-			if *cursor != "" {
-				query.Set("cursor", *cursor)
-			}
-			answer, err := a.object(http.MethodGet, offersPath+"?"+query.Encode(), nil)
-			if err != nil {
-				return err
-			}
-			if f.asJSON {
-				return printJSON(s.Stdout, answer)
-			}
-			showOffers(s, answer)
-			return nil
+			return f.list(s, args, offersPath, url.Values{"state": {*state}}, "There are no offers.", showOffers)
 		}
 	},
 }
 
-func showOffers(s *session, answer map[string]any) {
-	list, _ := answer["data"].([]any)
-	if len(list) == 0 {
-		fmt.Fprintln(s.Stdout, "There are no offers.")
-		return
-	}
+func showOffers(w io.Writer, offers []map[string]any) {
 	rows := [][]string{{"ID", "STATE", "EXPIRES", "CREDENTIALS"}}
-	for _, item := range list {
-		offer, _ := item.(map[string]any)
-		var row []string
-		for _, name := range []string{"id", "state", "expiresAt", "credentials"} {
-			row = append(row, valueText(orEmpty(offer[name])))
-		}
-		rows = append(rows, row)
+	for _, offer := range offers {
+		rows = append(rows, cells(offer, "id", "state", "expiresAt", "credentials"))
 	}
-	grid(s.Stdout, rows)
-	if next, _ := answer["nextCursor"].(string); next != "" {
-		fmt.Fprintf(s.Stdout, "\nMore: --cursor %s\n", printable(next))
-	}
+	grid(w, rows)
 }
 
 var offerShow = command{
@@ -230,10 +203,39 @@ var offerShow = command{
 			if f.asJSON {
 				return printJSON(s.Stdout, offer)
 			}
-			showObject(s.Stdout, offer, "id", "state", "credentials", "createdAt", "expiresAt")
+			showOffer(s.Stdout, offer)
 			return nil
 		}
 	},
+}
+
+// showOffer prints an offer, and what became of it in tables of their own.
+func showOffer(w io.Writer, offer map[string]any) {
+	credentials, notifications := objects(offer["issuedCredentials"]), objects(offer["notifications"])
+	delete(offer, "issuedCredentials")
+	delete(offer, "notifications")
+	showObject(w, offer, "id", "state", "credentials", "requirements", "createdAt", "createdBy", "expiresAt", "fetchedAt", "redeemedAt", "finishedAt")
+	if len(credentials) > 0 {
+		rows := [][]string{{"ISSUED", "CONFIGURATION", "AUDIT LOG", "CREDENTIAL"}}
+		for _, c := range credentials {
+			id := valueText(orEmpty(c["id"]))
+			if c["repeat"] != nil {
+				id += " (again)"
+			}
+			entries := strings.Join(cells(c, "auditIntent", "auditOutcome"), ", ")
+			rows = append(rows, append(cells(c, "issuedAt", "configuration"), entries, id))
+		}
+		fmt.Fprintln(w)
+		grid(w, rows)
+	}
+	if len(notifications) > 0 {
+		rows := [][]string{{"TOLD BY WALLET", "CONFIGURATION", "EVENT"}}
+		for _, n := range notifications {
+			rows = append(rows, cells(n, "notifiedAt", "configuration", "event"))
+		}
+		fmt.Fprintln(w)
+		grid(w, rows)
+	}
 }
 
 var offerCancel = command{

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -129,13 +128,12 @@ func writeLog(path string) (vkey string, err error) {
 		return "", err
 	}
 	for i := range 5 {
-		leaf, err := audit.Entry{Time: audit.Stamp(time.Now()), Kind: "offer.created", Actor: "operator", Credential: fmt.Sprintf("credential-%d", i)}.Marshal()
-		if err != nil {
+		if err := appendEntry(log, audit.Entry{Kind: "offer.created", Actor: "operator", Credential: fmt.Sprintf("credential-%d", i)}); err != nil {
 			return "", err
 		}
-		if _, err := log.Append(context.Background(), leaf); err != nil {
-			return "", err
-		}
+	}
+	if err := appendTwice(log, "credential-twice"); err != nil {
+		return "", err
 	}
 	if _, err := log.Checkpoint(context.Background(), signer); err != nil {
 		return "", err
@@ -143,60 +141,32 @@ func writeLog(path string) (vkey string, err error) {
 	return vkey, log.Close()
 }
 
-// adminAPI answers as the appliance's admin API does.
-type adminAPI struct{ t *testing.T }
-
-// ServeHTTP knows one offer, "offer-1".
-func (a adminAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	const offers = "/v1/openid/offers/pre-authorized"
-	w.Header().Set("Content-Type", "application/json")
-	answer := func(status int, body string) {
-		w.WriteHeader(status)
-		fmt.Fprintln(w, body)
-	}
-	if r.URL.Path == "/readyz" {
-		answer(http.StatusOK, `{"state":"ready"}`)
-		return
-	}
-	if r.Header.Get("Authorization") != "Bearer operator-1" {
-		answer(http.StatusUnauthorized, `{"code":"unauthorized","message":"the token is unknown"}`)
-		return
-	}
-	const offer = `"id":"offer-1","state":"made","credentials":["pid"],"expiresAt":"2026-11-24T12:00:00Z"`
-	switch r.Method + " " + strings.TrimPrefix(r.URL.Path, offers) {
-	case "POST ":
-		a.create(w, r, answer)
-	case "GET ":
-		answer(http.StatusOK, `{"data":[{`+offer+`}],"nextCursor":"more"}`)
-	case "GET /offer-1":
-		answer(http.StatusOK, `{`+offer+`,"attemptsLeft":5}`)
-	case "DELETE /offer-1":
-		w.WriteHeader(http.StatusNoContent)
-	case "GET /v1/identities":
-		answer(http.StatusOK, `{"data":[{"label":"ds-1","purpose":"document-signer","algorithm":"ES256","ready":true}]}`)
-	default:
-		answer(http.StatusNotFound, `{"code":"not_found","message":"there is no such offer"}`)
-	}
+func appendEntry(log *audit.Log, e audit.Entry) error {
+	_, err := appendIndexed(log, e)
+	return err
 }
 
-func (a adminAPI) create(_ http.ResponseWriter, r *http.Request, answer func(int, string)) {
-	var request struct {
-		Credentials []string
-		Claims      map[string]any
-		ExpiresIn   map[string]int
-		Code        map[string]any `json:"transactionCodeConfiguration"`
+func appendIndexed(log *audit.Log, e audit.Entry) (int64, error) {
+	e.Time = audit.Stamp(time.Now())
+	leaf, err := e.Marshal()
+	if err != nil {
+		return 0, err
 	}
-	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
-		a.t.Error(err)
+	return log.Append(context.Background(), leaf)
+}
+
+// appendTwice records two signatures of one credential: the wallet had lost the first.
+func appendTwice(log *audit.Log, credential string) error {
+	for _, hash := range []string{"11", "22"} {
+		e := audit.Entry{Kind: audit.KindIntent, Actor: "appliance", Key: "ds-1", Credential: credential, Hash: strings.Repeat(hash, 32)}
+		intent, err := appendIndexed(log, e)
+		if err != nil {
+			return err
+		}
+		e.Kind, e.Actor, e.Intent = audit.KindMade, "signer", &intent
+		if err := appendEntry(log, e); err != nil {
+			return err
+		}
 	}
-	if request.Claims["family_name"] == nil {
-		answer(http.StatusBadRequest, `{"code":"invalid_claims","message":"the claims do not fit","details":[{"param":"claims.family_name","msg":"is missing","location":"body"}]}`)
-		return
-	}
-	code := ""
-	if request.Code != nil {
-		code = `,"transactionCode":"493817"`
-	}
-	answer(http.StatusCreated, fmt.Sprintf(`{"id":"offer-1","uri":"openid-credential-offer://?credential_offer_uri=https%%3A%%2F%%2Fissuer.example%%2Foffers%%2F1","expiresAt":"in %d s"%s}`,
-		request.ExpiresIn["seconds"], code))
+	return nil
 }
