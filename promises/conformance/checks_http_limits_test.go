@@ -239,3 +239,25 @@ func TestCheckHTTPTooMany(t *testing.T) {
 	}
 	i.session(t, residence) // others are not concerned
 }
+
+// TestCheckHTTPRedirects: a path that is not clean leads to the clean one of this
+// host, with the method kept, and to no other host.
+func TestCheckHTTPRedirects(t *testing.T) {
+	for name, i := range mannered(t) {
+		origin, path := i.split()
+		for _, unclean := range []string{"//evil.example/token", "//evil.example//", "///evil.example", "/x/..//evil.example/a", "/\\evil.example", "/%5Cevil.example", "/%2f%2fevil.example", "/x/../..//evil.example", path + "//token", path + "/./token"} {
+			a := i.do(t, http.MethodPost, origin+unclean, nil)
+			manners(t, a)
+			to := a.header.Get("Location")
+			switch a.status {
+			case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+				if u, err := url.Parse(to); err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(to, "/") || strings.HasPrefix(to, "//") || strings.Contains(to, "\\") {
+					t.Errorf("%s %s leads to %q", name, unclean, to)
+				}
+			case http.StatusNotFound:
+			default:
+				t.Errorf("%s %s: %d %q", name, unclean, a.status, to)
+			}
+		}
+	}
+}
