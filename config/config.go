@@ -72,6 +72,11 @@ type Issuer struct {
 	// TransactionCodeError is what a wrong transaction code is answered with:
 	// "invalid_grant" (OpenID4VCI 1.0, default) or "invalid_tx_code" (1.1).
 	TransactionCodeError string `toml:"transaction_code_error"`
+	// Strictness is how wallets are treated that break a rule without harm: "usual"
+	// (default) tolerates an iss in the proof of a wallet that did not say who it
+	// is; "strict" refuses it (OpenID4VCI 1.0 App. F.1); "lenient" tolerates, too, a
+	// credential_configuration_id where credential_identifiers were given out (§8.2).
+	Strictness string `toml:"strictness"`
 	// AuthorizationEndpoint advertises an authorization endpoint, which refuses
 	// every request by the book. Only clients that stop without one need it.
 	AuthorizationEndpoint bool `toml:"authorization_endpoint"`

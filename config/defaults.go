@@ -40,7 +40,7 @@ func (i *Issuer) SetDefaults() {
 		}
 	}
 	for s, v := range map[*string]string{
-		&i.TransactionCodeError: "invalid_grant", &i.Encryption.Request: "optional", &i.Encryption.Response: "optional",
+		&i.TransactionCodeError: "invalid_grant", &i.Strictness: "usual", &i.Encryption.Request: "optional", &i.Encryption.Response: "optional",
 		&i.WalletAttestation.Status: "open", &i.KeyAttestation.Status: "open",
 	} {
 		if *s == "" {

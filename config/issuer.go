@@ -17,6 +17,7 @@ func (i *Issuer) check() []error {
 		allowed     []string
 	}{
 		{"issuer.transaction_code_error", i.TransactionCodeError, []string{"invalid_grant", "invalid_tx_code"}},
+		{"issuer.strictness", i.Strictness, []string{"usual", "strict", "lenient"}},
 		{"issuer.compatibility", i.Compatibility, []string{"", "draft-13", "draft-15"}},
 		{"issuer.encryption.request", i.Encryption.Request, []string{"off", "optional", "required"}},
 		{"issuer.encryption.response", i.Encryption.Response, []string{"off", "optional", "required"}},

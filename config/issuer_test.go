@@ -12,6 +12,7 @@ func TestIssuerFaults(t *testing.T) {
 	provider := "[[issuer.key_attestation.providers]]\n"
 	for _, c := range []struct{ members, sections, wants string }{
 		{`transaction_code_error = "wrong"`, "", `issuer.transaction_code_error: "wrong" is not one of "invalid_grant", "invalid_tx_code"`},
+		{`strictness = "none"`, "", `issuer.strictness: "none" is not one of "usual", "strict", "lenient"`},
 		{`compatibility = "draft-11"`, "", `issuer.compatibility: "draft-11" is not one of`},
 		{`deferred_lifetime = "1s"`, "", "issuer.deferred_lifetime: 1s is out of range"},
 		{`metadata_lifetime = "72h"`, "", "issuer.metadata_lifetime: 72h0m0s is out of range"},

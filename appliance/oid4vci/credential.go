@@ -161,7 +161,7 @@ func (i *Issuer) requested(object map[string]any, grant *store.Grant) (*configur
 		if i.configurations[id] == nil {
 			return nil, refusal.New("unknown_credential_configuration", "credential_configuration_id", "no such credential configuration", "OpenID4VCI 1.0 §8.3.1.2")
 		}
-		if grant.Identified {
+		if grant.Identified && i.options.Strictness != "lenient" {
 			return nil, badCredentialRequest("credential_configuration_id", "credential_identifier must be used, as the token response named some")
 		}
 	} else {

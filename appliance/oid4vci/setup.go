@@ -93,6 +93,7 @@ func (i *Issuer) setUpProofs() error {
 		}
 		rules := proof.RulesFor(c)
 		rules.MaxProofs, rules.Audience, rules.Past = i.batchSize(), i.identifier, o.NonceLifetime.Std()
+		rules.Strict = o.Strictness == "strict"
 		rules.InnerNonce, rules.LegacyTyp, rules.Providers = o.KeyAttestation.Nonce, o.Compatibility != "", providers
 		if status != nil {
 			rules.Status = status.Check

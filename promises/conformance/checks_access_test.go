@@ -17,7 +17,7 @@ import (
 // brief is an instance whose access tokens and nonces last ten seconds and whose
 // metadata has no batches.
 func brief(t testing.TB) *instance {
-	return start(t, "brief", settings{prepared: withoutBatches(t), replace: map[string]string{
+	return start(t, "brief", settings{issuer: "strictness = \"strict\"\n", prepared: withoutBatches(t), replace: map[string]string{
 		`access_token_lifetime = "5m"`: `access_token_lifetime = "10s"`, `nonce_lifetime = "5m"`: `nonce_lifetime = "10s"`}})
 }
 

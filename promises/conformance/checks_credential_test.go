@@ -62,6 +62,16 @@ func TestCheck158And161ByIdentifier(t *testing.T) {
 	}
 }
 
+// A lenient issuer takes the configuration's id for the identifier, where the
+// token covers it.
+func TestCheck161Lenient(t *testing.T) {
+	i := draft(t, "draft-15")
+	s, _ := i.identified(t, pidSDJWT)
+	k := newKey(t, jose.ES256)
+	refused(t, s.ask(t, request(mdl, i.proof(t, k, i.nonce(t), nil))), http.StatusForbidden, "insufficient_scope")
+	i.verified(t, credentials(t, s.ask(t, request(pidSDJWT, i.proof(t, k, i.nonce(t), nil))), 1)[0], &k)
+}
+
 // wrong is a credential request with one defect.
 type wrong struct {
 	name string // begins with the check's number

@@ -86,6 +86,12 @@ func TestCheck203IssOfAnAnonymousWallet(t *testing.T) {
 	i := plain(t)
 	s, k := i.session(t, pidSDJWT), newKey(t, jose.ES256)
 	i.verified(t, credentials(t, s.ask(t, request(pidSDJWT, i.proof(t, k, i.nonce(t), with(nil, members{"iss": "https://wallet.example"})))), 1)[0], &k)
+	t.Run("203 strict", func(t *testing.T) {
+		i := brief(t)
+		s := i.session(t, pidSDJWT)
+		refused(t, s.ask(t, request(pidSDJWT, i.proof(t, k, i.nonce(t), with(nil, members{"iss": "https://wallet.example"})))), http.StatusBadRequest, "invalid_proof")
+		i.verified(t, credentials(t, s.ask(t, request(pidSDJWT, i.proof(t, k, i.nonce(t), nil))), 1)[0], &k)
+	})
 }
 
 // A DID in kid: the key is bound, and a W3C VC's subject is the DID.

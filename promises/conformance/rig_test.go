@@ -124,7 +124,7 @@ func sealed(t testing.TB) *instance {
 
 // draft serves wallets of "draft-13" or "draft-15" too; refresh tokens are on.
 func draft(t testing.TB, name string) *instance {
-	return start(t, name, settings{path: "/" + name, issuer: "compatibility = \"" + name + "\"\n", sections: "[issuer.refresh]\nenabled = true\n"})
+	return start(t, name, settings{path: "/" + name, issuer: "compatibility = \"" + name + "\"\nstrictness = \"lenient\"\n", sections: "[issuer.refresh]\nenabled = true\n"})
 }
 
 // start returns the instance of that name, started when it is asked for first.
