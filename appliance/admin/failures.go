@@ -27,7 +27,7 @@ type failureBody struct {
 }
 
 func describeFailure(c doctor.Case) failureBody {
-	return failureBody{c.ID, c.Time.UTC().Format(time.RFC3339Nano), c.Endpoint, c.Offer, c.Status, c.Code, c.Description, c.Member, c.Section, c.Advice()}
+	return failureBody{c.ID, c.Time.UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano), c.Endpoint, c.Offer, c.Status, c.Code, c.Description, c.Member, c.Section, c.Advice()}
 }
 
 func (a *api) listFailures(r *http.Request, _ store.Operator) (result, error) {

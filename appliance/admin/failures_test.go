@@ -19,7 +19,7 @@ func TestFailures(t *testing.T) {
 	if p := list[failureBody](t, r, failuresPath); p.Data == nil || len(p.Data) != 0 {
 		t.Errorf("none yet: %+v", p)
 	}
-	at := time.Date(2026, 11, 25, 16, 56, 42, 5e6, time.UTC)
+	at := time.Date(2026, 11, 25, 16, 56, 42, 5e6+999, time.UTC)
 	id := r.doctor.Add("credential", "offer-1", refusal.New("invalid_proof", "proofs.jwt[0] header typ", "typ must be openid4vci-proof+jwt", "OpenID4VCI 1.0 App. F.1"), at)
 	var one failureBody
 	r.do(t, http.MethodGet, failuresPath+"/"+id, nil).into(t, &one)
