@@ -15,7 +15,7 @@ const document = "../../docs/audit-log.md"
 // signer's own and those of chanceryd's events, in the documentation.
 func TestTheDocumentNamesEveryKind(t *testing.T) {
 	text := string(read(t, document))
-	literal := regexp.MustCompile(`"((?:log|signer|signature|key|crl|ceremony|token|appliance|offer|credential|configuration|operator|database|metadata|status|wallet|notification)\.[a-z_]+)"`)
+	literal := regexp.MustCompile(`"((?:log|signer|signature|key|crl|ceremony|token|appliance|offer|credential|configuration|operator|database|metadata|status|wallet|notification|deferred|encryption_key)\.[a-z_]+)"`)
 	found := map[string]string{}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

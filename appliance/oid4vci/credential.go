@@ -437,10 +437,7 @@ func (i *Issuer) unfit(ctx context.Context, c *configuration.Configuration, gran
 	if len(c.CheckClaims(claims, now)) == 0 {
 		return away(60)
 	}
-	if failErr := grant.Fail(ctx, "claims do not fit the configuration"); failErr != nil {
-		return failErr
-	}
-	return denied("the credential cannot be issued")
+	return i.giveUp(ctx, grant, "claims do not fit the configuration")
 }
 
 // signFailed decides what the signer's refusal means: outside the key's profile
@@ -451,8 +448,14 @@ func (i *Issuer) signFailed(ctx context.Context, grant *store.Grant, err error) 
 		return err
 	}
 	i.log.Error("the signer refused", "offer", grant.Offer, "error", err)
-	if failErr := grant.Fail(ctx, "refused by the signer"); failErr != nil {
-		return failErr
+	return i.giveUp(ctx, grant, "refused by the signer")
+}
+
+// giveUp ends an offer that can never be issued. One that was issued already, and
+// is only repeated, stays as it is.
+func (i *Issuer) giveUp(ctx context.Context, grant *store.Grant, reason string) error {
+	if err := grant.Fail(ctx, reason); err != nil && !errors.Is(err, store.ErrState) {
+		return err
 	}
 	return denied("the credential cannot be issued")
 }

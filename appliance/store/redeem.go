@@ -119,7 +119,8 @@ func (s *Store) offerByCode(ctx context.Context, code string) (offerRow, error) 
 // credential is recorded.
 //
 // Errors: [ErrCode], [ErrClient], [ErrTransactionCodeMissing], [ErrTransactionCodeUnexpected],
-// [ErrTransactionCodeWrong], [ErrKeyAway], or what Select returned.
+// [ErrTransactionCodeWrong], [ErrKeyAway], or what Select returned. Whose code it
+// was is told with an error, too, once the code was found right: for operators.
 func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error) {
 	row, err := s.offerByCode(ctx, r.Code)
 	if err == nil {
@@ -128,40 +129,40 @@ func (s *Store) Redeem(ctx context.Context, r Redemption) (RedeemedToken, error)
 	if err != nil {
 		return RedeemedToken{}, err
 	}
-	now := s.now()
+	known, now := RedeemedToken{Offer: formatUUID(row.uuid)}, s.now()
 	if row.state != Made && row.state != Fetched {
 		if row.state == Redeemed || row.state == Issued || row.state == Accepted {
 			s.noteReplay(ctx, row, now)
 		}
-		return RedeemedToken{}, ErrCode
+		return known, ErrCode
 	}
 	if !now.Before(row.expires) {
-		return RedeemedToken{}, ErrCode
+		return known, ErrCode
 	}
 	if row.requiredClient != "" && r.Client != row.requiredClient || row.authentication && !r.Authenticated {
-		return RedeemedToken{}, ErrClient
+		return known, ErrClient
 	}
 	switch {
 	case row.needsTx && r.TransactionCode == nil:
-		return RedeemedToken{}, ErrTransactionCodeMissing
+		return known, ErrTransactionCodeMissing
 	case !row.needsTx && r.TransactionCode != nil:
-		return RedeemedToken{}, ErrTransactionCodeUnexpected
+		return known, ErrTransactionCodeUnexpected
 	case row.needsTx:
 		epoch, err := s.epoch(ctx, row.epoch)
 		if errors.Is(err, ErrNotFound) {
 			err = ErrCode // the offer ended meanwhile
 		}
 		if err != nil {
-			return RedeemedToken{}, err
+			return known, err
 		}
 		if !same(row.txMAC, epoch.transactionMAC(row.uuid, *r.TransactionCode)) {
-			return RedeemedToken{}, s.countWrong(ctx, row, now)
+			return known, s.countWrong(ctx, row, now)
 		}
 	}
 	granted, identified := row.configurations, false
 	if r.Select != nil {
 		if granted, identified, err = r.Select(row.configurations); err != nil {
-			return RedeemedToken{}, err
+			return known, err
 		}
 	}
 	return s.spend(ctx, row, granted, identified, now, r)
