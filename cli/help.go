@@ -42,9 +42,9 @@ func (s *session) overview(w io.Writer) {
 		if head := groups[c.name]; head != "" {
 			fmt.Fprintf(w, "\n%s\n", head)
 		}
-		fmt.Fprintf(w, "  %-16s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-17s %s\n", c.name, c.summary)
 	}
-	fmt.Fprintf(w, "  %-16s %s\n", "help COMMAND", "Say more about a command")
+	fmt.Fprintf(w, "  %-17s %s\n", "help COMMAND", "Say more about a command")
 }
 
 func (s *session) help(args []string) error {
