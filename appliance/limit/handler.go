@@ -96,6 +96,8 @@ func tooMany(w http.ResponseWriter, wait time.Duration) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Retry-After", strconv.Itoa(seconds))
+	h.Set("Strict-Transport-Security", "max-age=31536000")
+	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Expose-Headers", "Retry-After")
 	w.WriteHeader(http.StatusTooManyRequests)

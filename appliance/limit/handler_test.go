@@ -39,6 +39,7 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for name, want := range map[string]string{"Retry-After": "1", "Cache-Control": "no-store", "Content-Type": "application/json",
+		"Strict-Transport-Security": "max-age=31536000", "X-Content-Type-Options": "nosniff",
 		"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After", "Content-Length": fmt.Sprint(w.Body.Len())} {
 		if got := w.Header().Get(name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
