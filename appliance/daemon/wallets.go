@@ -31,7 +31,8 @@ func (d *appliance) walletFront() (front, error) {
 // welcomePage is what a person sees who opens the issuer's address.
 var welcomePage = template.Must(template.New("welcome").Parse(`<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{.}}</title></head>
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{.}}</title>
+<style>body{font:1.1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}</style></head>
 <body>
 <h1>{{.}}</h1>
 <p>This address issues digital credentials to wallet applications. There is no page here.</p>
@@ -66,7 +67,7 @@ func newWelcome(issuer config.Issuer, next http.Handler) (http.Handler, error) {
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Content-Length", strconv.Itoa(page.Len()))
 		h.Set("Cache-Control", "public, max-age=60")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 		w.WriteHeader(http.StatusNotFound)

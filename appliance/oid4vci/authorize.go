@@ -51,6 +51,6 @@ var authorizePage = template.Must(template.New("authorize").Parse(`<!doctype htm
 <style>body{font:1.1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}code{font-size:.95em}</style>
 <h1>{{.Issuer}}</h1>
 <p>You cannot sign in here. This issuer gives out credentials on an offer: scan the code, or open the link, that you were given, with your wallet.</p>
-<p>Your wallet asked in a way that is not offered: <code>{{.Code}}</code>, {{.Description}}.</p>
+<p>For whoever makes the wallet: <code>{{.Code}}</code>, {{.Description}}.</p>
 </html>
 `))
