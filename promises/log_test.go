@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,18 +67,29 @@ func readLog(t testing.TB, a *appliance) *auditLog {
 	return l
 }
 
-// holds demands one intent and, after it, one outcome for a credential.
+// holds demands that each outcome of a credential's bytes follows its own intent
+// and names the same credential. There is one, but for a credential that was
+// signed again for a wallet that had lost it: where nothing in it is random, the
+// bytes are the same.
 func (l *auditLog) holds(t testing.TB, c taken) {
 	t.Helper()
 	hash := signedHash(t, c)
 	intents, outcomes := l.intents[hash], l.outcomes[hash]
-	if len(intents) != 1 || len(outcomes) != 1 {
-		t.Errorf("a credential of %s has %d intents and %d outcomes in the log, not one each", c.configuration, len(intents), len(outcomes))
-		return
+	if len(outcomes) == 0 || len(intents) < len(outcomes) {
+		t.Errorf("a credential of %s has %d intents and %d outcomes in the log", c.configuration, len(intents), len(outcomes))
 	}
-	intent, outcome := intents[0], outcomes[0]
-	if outcome.Intent == nil || *outcome.Intent != intent.index || outcome.index <= intent.index || intent.Configuration != c.configuration || intent.Credential != outcome.Credential {
-		t.Errorf("the entries %d and %d do not name the credential of %s", intent.index, outcome.index, c.configuration)
+	if len(intents) > 1 && c.configuration != residence {
+		t.Errorf("a credential of %s, which has salts of its own, has %d intents", c.configuration, len(intents))
+	}
+	for _, outcome := range outcomes {
+		named := slices.IndexFunc(intents, func(intent indexed) bool { return outcome.Intent != nil && *outcome.Intent == intent.index })
+		if named < 0 || outcome.index <= intents[named].index || intents[named].Configuration != c.configuration || intents[named].Credential != outcome.Credential ||
+			outcome.Credential != outcomes[0].Credential {
+			t.Errorf("the entry %d does not name the credential of %s", outcome.index, c.configuration)
+		}
+		if named >= 0 {
+			intents = slices.Delete(slices.Clone(intents), named, named+1) // each once
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ var advice = map[string]string{
 	"invalid_proof":                    "The wallet did not prove its key as the configuration demands. Nothing was issued; its token is still good.",
 	"invalid_nonce":                    "The nonce was unknown, expired or used. The wallet is to fetch another one and repeat the request. One such answer is usual.",
 	"invalid_encryption_parameters":    "Request or response encryption is not as the metadata says. Nothing was issued; the token is still good.",
-	"credential_request_denied":        "The credential will not be issued on this request. The wallet gives up; look at the offer.",
+	"credential_request_denied":        "The credential will not be issued on this request. The wallet gives up; look at the offer, and whether an operator refused it (chancery deferred list --state refused).",
 	"invalid_transaction_id":           "The transaction is unknown, was fetched already, or belongs to another token.",
 	"issuance_pending":                 "The credential is not ready yet. The wallet is to come again.",
 	"invalid_notification_id":          "The notification names no credential of this token.",
