@@ -75,14 +75,14 @@ func (i *Issuer) adapt(object map[string]any, grant *store.Grant) (draft, error)
 		}
 		object["proofs"] = map[string]any{kind: []any{old[kind]}}
 	}
-	if value, has := object["format"]; has {
-		d.on = true
-		if err := i.adaptFormat(object, value, grant, &d); err != nil {
-			return d, err
-		}
-	}
+	value, has := object["format"]
+	d.on = d.on || has
 	d.single = d.on && i.options.Compatibility == "draft-13"
-	return d, nil
+	if !has {
+		d.sdjwt = d.single // the media type of the draft's metadata
+		return d, nil
+	}
+	return d, i.adaptFormat(object, value, grant, &d)
 }
 
 // adaptFormat finds the configuration that format and type name, among those
