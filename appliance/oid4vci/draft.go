@@ -79,10 +79,11 @@ func (i *Issuer) adapt(object map[string]any, grant *store.Grant) (draft, error)
 	d.on = d.on || has
 	d.single = d.on && i.options.Compatibility == "draft-13"
 	if !has {
-		d.sdjwt = d.single // the media type of the draft's metadata
+		d.sdjwt = d.single && i.path != "" // as the metadata said that such a wallet reads
 		return d, nil
 	}
-	return d, i.adaptFormat(object, value, grant, &d)
+	err := i.adaptFormat(object, value, grant, &d)
+	return d, err
 }
 
 // adaptFormat finds the configuration that format and type name, among those
