@@ -12,7 +12,7 @@ import (
 func TestDraftOfARequest(t *testing.T) {
 	for _, c := range []struct {
 		compatibility, path, request string
-		want                   draft
+		want                         draft
 	}{
 		{"", "/a", `{"credential_identifier":"a#1","proof":{"proof_type":"jwt","jwt":"x"}}`, draft{}},
 		{"draft-15", "/a", `{"credential_identifier":"a#1","proof":{"proof_type":"jwt","jwt":"x"}}`, draft{on: true}},
