@@ -302,10 +302,10 @@ func TestCheck286Drafts(t *testing.T) {
 				if names := slices.Sorted(maps.Keys(object)); fmt.Sprint(names) != "[c_nonce c_nonce_expires_in credential notification_id]" {
 					t.Errorf("members %v", names)
 				}
+				i.asDraft13(t, credential, approved, d.keys[0])
 			} else {
-				credential = credentials(t, a, 1)[0]
+				i.verified(t, credentials(t, a, 1)[0], &d.keys[0])
 			}
-			i.verified(t, credential, &d.keys[0])
 			i.verified(t, credentials(t, of10.poll(t), 1)[0], &of10.keys[0])
 			refused(t, of10.poll(t), http.StatusBadRequest, "invalid_transaction_id")
 		})
