@@ -273,6 +273,22 @@ func TestCheck340(t *testing.T) {
 	})
 }
 
+// ldp_vp is what di_vp was called; wallets of drafts send one as they always did.
+func TestCheck342Drafts(t *testing.T) {
+	for _, name := range []string{"draft-13", "draft-15"} {
+		t.Run("342 ldp_vp "+name, func(t *testing.T) {
+			i, k := draft(t, name), newKey(t, jose.ES256)
+			s := i.session(t, byProof)
+			a := s.ask(t, older(members{"credential_configuration_id": byProof}, "ldp_vp", i.presentation(t, k, didJWK(t, k), i.nonce(t), nil)))
+			if name == "draft-15" {
+				i.verified(t, credentials(t, a, 1)[0], &k)
+				return
+			}
+			i.asDraft13(t, only(t, a, "c_nonce", "c_nonce_expires_in", "credential", "notification_id")["credential"].(string), byProof, k)
+		})
+	}
+}
+
 func TestCheck341And342Strict(t *testing.T) {
 	i := plain(t)
 	for id, by := range byFormat {
