@@ -360,7 +360,7 @@ func TestVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum := sha256.Sum256(data); c.Version != hexOf(sum[:]) || c.BatchSize != 1 {
+	if sum := sha256.Sum256(data); c.Version != hexOf(sum[:]) || c.BatchSize != 10 {
 		t.Errorf("version %s, batch size %d", c.Version, c.BatchSize)
 	}
 }

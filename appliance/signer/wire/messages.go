@@ -97,8 +97,11 @@ const (
 
 // Identity is the public side of one key.
 type Identity struct {
-	Label     string             `cbor:"label"`
-	Purpose   Purpose            `cbor:"purpose"`
+	Label   string  `cbor:"label"`
+	Purpose Purpose `cbor:"purpose"`
+	// Created is the index of the audit log's entry that recorded the key: of two
+	// keys the newer one has the higher.
+	Created   int64              `cbor:"created"`
 	Algorithm issuance.Algorithm `cbor:"algorithm"`
 	// PublicKey is the SubjectPublicKeyInfo, DER; empty for the sealing key.
 	PublicKey []byte `cbor:"public_key,omitempty"`
@@ -108,7 +111,8 @@ type Identity struct {
 	Anchor []byte `cbor:"anchor,omitempty"`
 	// CRL is the newest CRL of an IACA key, DER.
 	CRL []byte `cbor:"crl,omitempty"`
-	// DID and KeyID (a DID URL) are set for DID keys.
+	// DID is set for DID keys. KeyID is what names the key in a kid header: a DID
+	// URL, or a credential signer's RFC 7638 thumbprint; empty for other purposes.
 	DID   string `cbor:"did,omitempty"`
 	KeyID string `cbor:"key_id,omitempty"`
 	// DIDDocument is the did:web document to publish, JSON.
