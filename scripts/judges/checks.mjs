@@ -1,3 +1,6 @@
+// A library may take console.log away.
+const print = console.log.bind(console)
+
 // Checks prints one JSON line a check and remembers whether any failed.
 export class Checks {
   #failed = 0
@@ -6,7 +9,7 @@ export class Checks {
   report(check, passed, detail) {
     if (passed) this.#passed++
     else this.#failed++
-    console.log(JSON.stringify({ check, passed, ...(detail === undefined ? {} : { detail: String(detail) }) }))
+    print(JSON.stringify({ check, passed, ...(detail === undefined ? {} : { detail: String(detail) }) }))
   }
 
   // run reports whether action ended without an error, and returns its result.
@@ -27,7 +30,7 @@ export class Checks {
 
   // done returns the exit status.
   done() {
-    console.log(JSON.stringify({ check: 'all', passed: this.#failed === 0 && this.#passed > 0, detail: `${this.#passed} passed, ${this.#failed} failed` }))
+    print(JSON.stringify({ check: 'all', passed: this.#failed === 0 && this.#passed > 0, detail: `${this.#passed} passed, ${this.#failed} failed` }))
     return this.#failed === 0 && this.#passed > 0 ? 0 : 1
   }
 }

@@ -63,7 +63,8 @@ export async function judge(checks, credential, { iaca, holder }) {
   const mso = issuerSigned.issuerAuth.mobileSecurityObject
   checks.report('mdoc: docType', Boolean(mso.docType), mso.docType)
   if (holder) {
-    const bound = mso.deviceKeyInfo.deviceKey.jwk
+    const deviceKey = mso.deviceKeyInfo.deviceKey.jwk
+    const bound = { ...deviceKey, crv: deviceKey.crv.replace(/^p-/, 'P-') } // see getPublicKey
     checks.expect('mdoc: bound to the wallet\'s key', (await calculateJwkThumbprint(bound)) === (await calculateJwkThumbprint(holder)), JSON.stringify(bound))
   }
 }

@@ -5,12 +5,12 @@ import { calculateJwkThumbprint, compactVerify, decodeProtectedHeader, importJWK
 import { anchors, publicJwk, verifyChain } from './x509.mjs'
 
 // judge verifies signature, chain, disclosures and the binding.
-export async function judge(checks, credential, { iaca, holder }) {
+export async function judge(checks, credential, { iaca, holder, format }) {
   checks.expect('sd-jwt: ends with ~', credential.endsWith('~'))
   const jwt = credential.split('~')[0]
   const header = await checks.run('sd-jwt: header parses', () => decodeProtectedHeader(jwt))
   if (!header) return
-  checks.expect('sd-jwt: typ is dc+sd-jwt', header.typ === 'dc+sd-jwt', header.typ)
+  checks.expect(`sd-jwt: typ is ${format}`, header.typ === format, header.typ)
   checks.expect('sd-jwt: x5c is there', Array.isArray(header.x5c) && header.x5c.length > 0)
   const leaf = await checks.run('sd-jwt: x5c leads to the trusted CA', () => verifyChain(header.x5c.map((c) => Buffer.from(c, 'base64')), anchors(iaca)))
   if (!leaf) return
