@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// proofWindow is how far the iat of a DPoP proof or proof of possession may be
+	// from now: a clock may be off by a minute, and a request takes its time.
+	proofWindow = 65 * time.Second
 	// challengeLifetime is how long an attestation challenge is accepted.
 	challengeLifetime = 5 * time.Minute
 	// metadataCache is how long wallets and caches may keep the metadata.
@@ -42,7 +45,7 @@ func (i *Issuer) setUp() error {
 	if o.WalletAttestation.Challenges {
 		challenges = challenge.New(challengeLifetime)
 	}
-	i.dpop = dpop.New(dpop.Options{Nonces: o.DPoP.Nonces, Challenges: challenges, Now: i.now})
+	i.dpop = dpop.New(dpop.Options{Window: proofWindow, Nonces: o.DPoP.Nonces, Challenges: challenges, Now: i.now})
 	i.perOffer = limit.NewBuckets[[16]byte](limit.Rate{Requests: o.HTTP.OfferRequestsPerMinute, Per: time.Minute}, throttled)
 	if err := i.setUpClients(challenges); err != nil {
 		return err
@@ -73,7 +76,7 @@ func (i *Issuer) setUpClients(challenges *challenge.Source) error {
 	}
 	i.clients, err = clientauth.New(clientauth.Options{
 		Audience: i.identifier, Anonymous: *o.AnonymousAccess, Clients: clients, Providers: providers,
-		Status: i.status(providers, o.WalletAttestation.Status), DPoP: true, MaxAge: o.WalletAttestation.MaxAge.Std(), Challenges: challenges, Now: i.now,
+		Status: i.status(providers, o.WalletAttestation.Status), DPoP: true, MaxAge: o.WalletAttestation.MaxAge.Std(), Window: proofWindow, Challenges: challenges, Now: i.now,
 	})
 	return err
 }

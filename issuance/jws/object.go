@@ -9,11 +9,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxDepth bounds nesting.
-const maxDepth = 32
+// maxDepth bounds nesting, maxValues the values in all of an object: each costs
+// many times its byte.
+const (
+	maxDepth  = 32
+	maxValues = 1 << 14
+)
 
 var (
 	errDeep   = errors.New("JSON is nested too deep")
+	errMany   = errors.New("JSON holds too many values")
 	errObject = errors.New("not a JSON object")
 	errTail   = errors.New("something follows the JSON object")
 	errTwice  = errors.New("a JSON member is there twice")
@@ -26,8 +31,8 @@ var (
 // string, json.Number, []any and map[string]any. An error shows nothing of what
 // was read.
 func Object(data []byte) (map[string]any, error) {
-	d := jsontext.NewDecoder(bytes.NewBuffer(data))
-	value, err := decode(d)
+	d := &decoder{Decoder: jsontext.NewDecoder(bytes.NewBuffer(data))}
+	value, err := d.value()
 	if err != nil {
 		return nil, plain(err)
 	}
@@ -44,16 +49,25 @@ func Object(data []byte) (map[string]any, error) {
 // plain turns the decoder's errors, which quote their input, into this package's.
 func plain(err error) error {
 	switch {
-	case errors.Is(err, errDeep):
-		return errDeep
+	case errors.Is(err, errDeep), errors.Is(err, errMany):
+		return err
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return errTwice
 	}
 	return errJSON
 }
 
-// decode reads the next value.
-func decode(d *jsontext.Decoder) (any, error) {
+// decoder counts the values that it has read.
+type decoder struct {
+	*jsontext.Decoder
+	values int
+}
+
+// value reads the next value.
+func (d *decoder) value() (any, error) {
+	if d.values++; d.values > maxValues {
+		return nil, errMany
+	}
 	token, err := d.ReadToken()
 	if err != nil {
 		return nil, err
@@ -70,14 +84,14 @@ func decode(d *jsontext.Decoder) (any, error) {
 			return nil, errDeep
 		}
 		if token.Kind() == '[' {
-			return decodeArray(d)
+			return d.array()
 		}
-		return decodeObject(d)
+		return d.object()
 	}
 	return nil, nil // null
 }
 
-func decodeObject(d *jsontext.Decoder) (any, error) {
+func (d *decoder) object() (any, error) {
 	object := map[string]any{}
 	for d.PeekKind() != '}' {
 		token, err := d.ReadToken()
@@ -85,7 +99,7 @@ func decodeObject(d *jsontext.Decoder) (any, error) {
 			return nil, err
 		}
 		name := token.String() // before the next token overwrites it
-		if object[name], err = decode(d); err != nil {
+		if object[name], err = d.value(); err != nil {
 			return nil, err
 		}
 	}
@@ -93,10 +107,10 @@ func decodeObject(d *jsontext.Decoder) (any, error) {
 	return object, err
 }
 
-func decodeArray(d *jsontext.Decoder) (any, error) {
+func (d *decoder) array() (any, error) {
 	array := []any{}
 	for d.PeekKind() != ']' {
-		value, err := decode(d)
+		value, err := d.value()
 		if err != nil {
 			return nil, err
 		}

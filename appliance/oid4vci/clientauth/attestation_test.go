@@ -114,8 +114,8 @@ func TestAttestationRefused_120_121_122_123_124_125_130_135_136(t *testing.T) {
 		"124 another's anchor":              request(trusttest.Token(t, stranger.Key, trusttest.With(header, "x5c", trusttest.X5C(stranger)), claims), pop),
 		"125 no exp":                        changed("exp", nil),
 		"125 exp no date":                   changed("exp", "tomorrow"),
-		"125 not valid yet":                 changed("nbf", r.now.Unix()+31),
-		"125 issued in the future":          changed("iat", r.now.Unix()+31),
+		"125 not valid yet":                 changed("nbf", r.now.Unix()+61),
+		"125 issued in the future":          changed("iat", r.now.Unix()+61),
 		"130 another client_id":             withID,
 		"130 no sub":                        changed("sub", nil),
 		"130 sub no text":                   changed("sub", 1),
@@ -174,7 +174,7 @@ func TestProofRefused_126_127_128_129(t *testing.T) {
 		"from the future":      changed("iat", r.now.Unix()+61),
 		"expired":              changed("exp", r.now.Unix()),
 		"exp no date":          changed("exp", "x"),
-		"not valid yet":        changed("nbf", r.now.Unix()+31),
+		"not valid yet":        changed("nbf", r.now.Unix()+61),
 		"not valid, no date":   changed("nbf", "x"),
 	} {
 		_, err := r.authenticate(request(attestation, pop))

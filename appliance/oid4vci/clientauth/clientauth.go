@@ -59,7 +59,7 @@ const (
 	maxID           = 512
 	maxToken        = 16 << 10
 	maxJTI          = 1024
-	clockSkew       = 30 * time.Second // FAPI 2.0 §5.3.2.1: 10 s at least, 60 s at most
+	clockSkew       = time.Minute // FAPI 2.0 §5.3.2.1: 10 s at least, 60 s at most
 	maxAssertionAge = time.Hour
 )
 
