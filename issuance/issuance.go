@@ -2,11 +2,11 @@
 //
 // It and the packages below it are pure: no I/O and no clock of their own; the
 // caller gives the time and receives bytes. A credential is made in two phases.
-// A format package (mdoc, sdjwt, w3cvc; metadata for what describes the issuer)
-// prepares the to-be-signed bytes; the signer, another process, parses those
-// bytes back into a [Statement], holds them against the key's [Profile] and
-// signs; the format package then assembles the credential. What was prepared is
-// what is signed: there is no second encoding in between.
+// A format package (mdoc, sdjwt, w3cvc; metadata and domainlinkage for what
+// describes the issuer) prepares the to-be-signed bytes; the signer, another
+// process, parses those bytes back into a [Statement], holds them against the
+// key's [Profile] and signs; the format package then assembles the credential.
+// What was prepared is what is signed: there is no second encoding in between.
 package issuance
 
 import (
@@ -147,7 +147,7 @@ type Statement struct {
 	Format    Format
 	Algorithm Algorithm
 	// Types holds the docType, the vct, or the VC types without
-	// "VerifiableCredential"; nil for issuer metadata.
+	// "VerifiableCredential"; nil for issuer metadata and domain linkage.
 	Types []string
 	// Issuer is the iss claim; empty for mdoc, whose issuer is its certificate.
 	Issuer string
@@ -165,7 +165,8 @@ type Statement struct {
 type Profile struct {
 	// Formats the key may sign.
 	Formats []Format `json:"formats" toml:"formats"`
-	// Types lists the docTypes, vcts or VC types allowed; metadata has none.
+	// Types lists the docTypes, vcts or VC types allowed; metadata and domain
+	// linkage credentials have none.
 	Types []string `json:"types,omitempty" toml:"types"`
 	// Issuer must equal the iss claim where the format has one.
 	Issuer string `json:"issuer,omitempty" toml:"issuer"`

@@ -25,8 +25,9 @@ func (e *OutsideProfile) Unwrap() error { return ErrOutsideProfile }
 // Check refuses a statement that the profile does not allow. What the profile
 // leaves out it does not allow: a profile without types signs no credential, nor
 // does one without a longest validity, and one without an issuer nothing that
-// names one. Issuer metadata has no types: there is one kind, and its format
-// names it. The rate cap is not its matter: it needs a clock.
+// names one. Issuer metadata and domain linkage credentials have no types: there
+// is one kind of each, and the format names it. The rate cap is not its matter: it
+// needs a clock.
 func (p Profile) Check(s Statement) error {
 	outside := func(member, format string, args ...any) error {
 		return &OutsideProfile{member, fmt.Sprintf(format, args...)}
@@ -34,7 +35,7 @@ func (p Profile) Check(s Statement) error {
 	if !slices.Contains(p.Formats, s.Format) {
 		return outside("formats", "the key does not sign %s", s.Format)
 	}
-	if len(s.Types) == 0 && s.Format != FormatMetadata {
+	if len(s.Types) == 0 && s.Format != FormatMetadata && s.Format != FormatDomain {
 		return outside("types", "the statement names no type")
 	}
 	for _, t := range s.Types {
@@ -42,7 +43,7 @@ func (p Profile) Check(s Statement) error {
 			return outside("types", "the key does not sign %q", t)
 		}
 	}
-	if s.Issuer == "" && (s.Format == FormatJWTVC || s.Format == FormatMetadata) {
+	if s.Issuer == "" && (s.Format == FormatJWTVC || s.Format == FormatMetadata || s.Format == FormatDomain) {
 		return outside("issuer", "the statement names no issuer")
 	}
 	if s.Issuer != "" && s.Issuer != p.Issuer {

@@ -28,37 +28,57 @@ func describe(p *Profile, s *Statement) {
 	s.Format, s.Types = FormatMetadata, nil
 }
 
+// link does so for a domain linkage credential, of a key that signs credentials too.
+func link(p *Profile, s *Statement) {
+	p.Formats = append(p.Formats, FormatDomain)
+	s.Format, s.Types = FormatDomain, nil
+}
+
 // TestProfileCheck changes one thing at a time in a statement that is allowed.
 func TestProfileCheck(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *Profile, s *Statement)
 		member string // "" when it stays allowed
 	}{
-		"allowed":                    {func(*Profile, *Statement) {}, ""},
-		"both types":                 {func(_ *Profile, s *Statement) { s.Types = []string{"a", "b"} }, ""},
-		"mdoc has no issuer":         {func(_ *Profile, s *Statement) { s.Format, s.Issuer = FormatMdoc, "" }, ""},
-		"mdoc without profile's":     {func(p *Profile, s *Statement) { s.Format, s.Issuer, p.Issuer = FormatMdoc, "", "" }, ""},
-		"shorter":                    {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom.Add(time.Second) }, ""},
-		"other format":               {func(_ *Profile, s *Statement) { s.Format = FormatSDJWT }, "formats"},
-		"no format":                  {func(_ *Profile, s *Statement) { s.Format = "" }, "formats"},
-		"empty profile":              {func(p *Profile, _ *Statement) { *p = Profile{} }, "formats"},
-		"other type":                 {func(_ *Profile, s *Statement) { s.Types = []string{"c"} }, "types"},
-		"one type too many":          {func(_ *Profile, s *Statement) { s.Types = []string{"a", "c"} }, "types"},
-		"no type":                    {func(_ *Profile, s *Statement) { s.Types = nil }, "types"},
-		"profile without types":      {func(p *Profile, _ *Statement) { p.Types = nil }, "types"},
-		"type in another case":       {func(_ *Profile, s *Statement) { s.Types = []string{"A"} }, "types"},
-		"other issuer":               {func(_ *Profile, s *Statement) { s.Issuer = "https://issuer.example/" }, "issuer"},
-		"issuer missing":             {func(_ *Profile, s *Statement) { s.Issuer = "" }, "issuer"},
-		"profile without issuer":     {func(p *Profile, _ *Statement) { p.Issuer = "" }, "issuer"},
-		"a second too long":          {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidUntil.Add(time.Second) }, "longest_validity_hours"},
-		"begins earlier":             {func(_ *Profile, s *Statement) { s.ValidFrom = s.ValidFrom.Add(-time.Second) }, "longest_validity_hours"},
-		"no end":                     {func(_ *Profile, s *Statement) { s.ValidUntil = time.Time{} }, "longest_validity_hours"},
-		"no start":                   {func(_ *Profile, s *Statement) { s.ValidFrom = time.Time{} }, "longest_validity_hours"},
-		"ends before it starts":      {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom.Add(-time.Hour) }, "longest_validity_hours"},
-		"ends as it starts":          {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom }, "longest_validity_hours"},
-		"profile without a validity": {func(p *Profile, _ *Statement) { p.LongestValidityHours = 0 }, "longest_validity_hours"},
-		"metadata":                   {describe, ""},
-		"metadata for two days":      {func(p *Profile, s *Statement) { describe(p, s); s.ValidUntil = start.Add(48 * time.Hour) }, ""},
+		"allowed":                               {func(*Profile, *Statement) {}, ""},
+		"both types":                            {func(_ *Profile, s *Statement) { s.Types = []string{"a", "b"} }, ""},
+		"mdoc has no issuer":                    {func(_ *Profile, s *Statement) { s.Format, s.Issuer = FormatMdoc, "" }, ""},
+		"mdoc without profile's":                {func(p *Profile, s *Statement) { s.Format, s.Issuer, p.Issuer = FormatMdoc, "", "" }, ""},
+		"shorter":                               {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom.Add(time.Second) }, ""},
+		"other format":                          {func(_ *Profile, s *Statement) { s.Format = FormatSDJWT }, "formats"},
+		"no format":                             {func(_ *Profile, s *Statement) { s.Format = "" }, "formats"},
+		"empty profile":                         {func(p *Profile, _ *Statement) { *p = Profile{} }, "formats"},
+		"other type":                            {func(_ *Profile, s *Statement) { s.Types = []string{"c"} }, "types"},
+		"one type too many":                     {func(_ *Profile, s *Statement) { s.Types = []string{"a", "c"} }, "types"},
+		"no type":                               {func(_ *Profile, s *Statement) { s.Types = nil }, "types"},
+		"profile without types":                 {func(p *Profile, _ *Statement) { p.Types = nil }, "types"},
+		"type in another case":                  {func(_ *Profile, s *Statement) { s.Types = []string{"A"} }, "types"},
+		"other issuer":                          {func(_ *Profile, s *Statement) { s.Issuer = "https://issuer.example/" }, "issuer"},
+		"issuer missing":                        {func(_ *Profile, s *Statement) { s.Issuer = "" }, "issuer"},
+		"profile without issuer":                {func(p *Profile, _ *Statement) { p.Issuer = "" }, "issuer"},
+		"a second too long":                     {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidUntil.Add(time.Second) }, "longest_validity_hours"},
+		"begins earlier":                        {func(_ *Profile, s *Statement) { s.ValidFrom = s.ValidFrom.Add(-time.Second) }, "longest_validity_hours"},
+		"no end":                                {func(_ *Profile, s *Statement) { s.ValidUntil = time.Time{} }, "longest_validity_hours"},
+		"no start":                              {func(_ *Profile, s *Statement) { s.ValidFrom = time.Time{} }, "longest_validity_hours"},
+		"ends before it starts":                 {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom.Add(-time.Hour) }, "longest_validity_hours"},
+		"ends as it starts":                     {func(_ *Profile, s *Statement) { s.ValidUntil = s.ValidFrom }, "longest_validity_hours"},
+		"profile without a validity":            {func(p *Profile, _ *Statement) { p.LongestValidityHours = 0 }, "longest_validity_hours"},
+		"domain linkage":                        {link, ""},
+		"domain linkage that the profile lacks": {func(p *Profile, s *Statement) { kept := *p; link(p, s); *p = kept }, "formats"},
+		"domain linkage of another issuer":      {func(p *Profile, s *Statement) { link(p, s); s.Issuer = "did:web:evil.example" }, "issuer"},
+		"domain linkage without issuer":         {func(p *Profile, s *Statement) { link(p, s); s.Issuer, p.Issuer = "", "" }, "issuer"},
+		"domain linkage that names a type":      {func(p *Profile, s *Statement) { link(p, s); s.Types = []string{"c"} }, "types"},
+		"domain linkage for longer":             {func(p *Profile, s *Statement) { link(p, s); s.ValidUntil = s.ValidUntil.Add(time.Second) }, "longest_validity_hours"},
+		"domain linkage without a validity":     {func(p *Profile, s *Statement) { link(p, s); p.LongestValidityHours = 0 }, "longest_validity_hours"},
+		"domain linkage alone without a validity": {func(p *Profile, s *Statement) {
+			link(p, s)
+			p.Formats, p.LongestValidityHours = []Format{FormatDomain}, 0
+		}, "longest_validity_hours"},
+		"an untyped credential beside domain linkage": {func(p *Profile, s *Statement) {
+			p.Formats, s.Types = append(p.Formats, FormatDomain), nil
+		}, "types"},
+		"metadata":              {describe, ""},
+		"metadata for two days": {func(p *Profile, s *Statement) { describe(p, s); s.ValidUntil = start.Add(48 * time.Hour) }, ""},
 		"metadata for longer": {func(p *Profile, s *Statement) {
 			describe(p, s)
 			s.ValidUntil = start.Add(48*time.Hour + time.Second)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"time"
 
 	"chancery/appliance/audit"
@@ -151,8 +152,8 @@ func (a *act) complete(k PlannedKey, record hsm.KeyRecord) (registry.Key, error)
 }
 
 // completeDID names the key under the issuer's did:web. The document holds the
-// DID's earlier keys too: what they signed stays valid.
-func (a *act) completeDID(made *registry.Key, record hsm.KeyRecord) error {
+// DID's earlier keys too, after the new one: what they signed stays valid.
+func (a *act) completeDID(k *registry.Key, record hsm.KeyRecord) error {
 	id, err := did.Web(a.plan.Issuer)
 	if err != nil {
 		return err
@@ -161,8 +162,10 @@ func (a *act) completeDID(made *registry.Key, record hsm.KeyRecord) error {
 	if err != nil {
 		return err
 	}
-	var keys []did.WebKey
-	for _, earlier := range append(a.Registry.Sorted(), a.made...) {
+	keys := []did.WebKey{{ID: keyID, Public: record.Public}}
+	made := slices.Clone(a.made)
+	slices.Reverse(made)
+	for _, earlier := range append(made, a.Registry.Newest()...) {
 		if earlier.DID != id {
 			continue
 		}
@@ -172,15 +175,15 @@ func (a *act) completeDID(made *registry.Key, record hsm.KeyRecord) error {
 		}
 		keys = append(keys, did.WebKey{ID: earlier.KeyID, Public: public})
 	}
-	document, err := did.WebDocument(id, a.plan.Issuer, append(keys, did.WebKey{ID: keyID, Public: record.Public}))
+	document, err := did.WebDocument(id, keys)
 	if err != nil {
 		return err
 	}
-	made.DID, made.KeyID, made.Document = id, keyID, document
-	if made.Profile.Issuer == "" {
-		made.Profile.Issuer = id // whatever it signs, it signs in this name
+	k.DID, k.KeyID, k.Document = id, keyID, document
+	if k.Profile.Issuer == "" {
+		k.Profile.Issuer = id // whatever it signs, it signs in this name
 	}
-	a.files[made.Label+".did.json"] = append(document, '\n')
+	a.files[k.Label+".did.json"] = append(document, '\n')
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -23,6 +24,7 @@ import (
 	"chancery/hsm"
 	"chancery/issuance"
 	"chancery/issuance/did"
+	"chancery/issuance/domainlinkage"
 	"chancery/issuance/iaca"
 )
 
@@ -220,9 +222,16 @@ func (k PlannedKey) checkProfile() []error {
 			faults = append(faults, errors.New("profile.types, profile.longest_validity_hours: a key that signs credentials needs them"))
 		}
 		// Metadata names its issuer, so a key without one could never sign any.
+		if f == issuance.FormatDomain && (k.Profile.LongestValidityHours <= 0 || strings.HasPrefix(k.Profile.Issuer, "https:")) {
+			faults = append(faults, errors.New("profile.longest_validity_hours, profile.issuer: a key that links the DID to its domain needs the one, and signs in the DID's name: leave issuer out"))
+		}
 		if f == issuance.FormatMetadata && (k.Profile.Issuer == "" || len(k.Profile.Types) > 0) {
 			faults = append(faults, errors.New("profile.issuer, profile.types: a key that signs metadata needs the plan's issuer, and has no types"))
 		}
+	}
+	// A credential of this type that names another host would link the DID to it.
+	if slices.Contains(k.Profile.Types, domainlinkage.Type) {
+		faults = append(faults, fmt.Errorf("profile.types: remove %s, which is signed as format %s alone", domainlinkage.Type, issuance.FormatDomain))
 	}
 	if h := k.Profile.LongestValidityHours; h < 0 || h > longestValidityHours {
 		faults = append(faults, fmt.Errorf("profile.longest_validity_hours: %d is out of range: at most %d", h, longestValidityHours))

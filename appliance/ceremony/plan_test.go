@@ -109,6 +109,10 @@ func TestPlanFaults(t *testing.T) {
 		"metadata of no issuer":          {replace("formats = [\"metadata+jwt\"]\nissuer = \"https://localhost:8443\"", "formats = [\"metadata+jwt\"]"), "keys[5].profile.issuer, profile.types"},
 		"metadata of another issuer":     {replace("formats = [\"metadata+jwt\"]\nissuer = \"https://localhost:8443\"", "formats = [\"metadata+jwt\"]\nissuer = \"https://localhost\""), "keys[5].profile.issuer"},
 		"metadata with types":            {replace("formats = [\"metadata+jwt\"]", "formats = [\"metadata+jwt\"]\ntypes = [\"t\"]"), "keys[5].profile.issuer, profile.types"},
+		"domain linkage without an end":  {replace("types = [\"ResidencePermitCredential\"]\nlongest_validity_hours = 8760", "types = [\"ResidencePermitCredential\"]"), "keys[3].profile.longest_validity_hours, profile.issuer"},
+		"domain linkage of no DID":       {key(did + "[keys.profile]\nformats = [\"dc+sd-jwt\", \"domainlinkage\"]\ntypes = [\"T\"]\nlongest_validity_hours = 24\nissuer = \"https://localhost:8443\"\n"), "keys[8].profile.longest_validity_hours, profile.issuer"},
+		"domain linkage by another":      {key(ds + strings.Replace(mdoc, "mso_mdoc", "domainlinkage", 1)), "may not sign domainlinkage"},
+		"domain linkage as a VC":         {replace(`types = ["ResidencePermitCredential"]`, `types = ["ResidencePermitCredential", "DomainLinkageCredential"]`), "keys[3].profile.types: remove DomainLinkageCredential"},
 		"another DID":                    {key(did + "[keys.profile]\nformats = [\"jwt_vc_json\"]\ntypes = [\"T\"]\nlongest_validity_hours = 24\nissuer = \"did:web:localhost\"\n"), "keys[8].profile.issuer"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,6 +121,9 @@ func TestPlanFaults(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+	if _, err := ParsePlan([]byte(key(did + "[keys.profile]\nformats = [\"domainlinkage\"]\nlongest_validity_hours = 720\nissuer = \"did:web:localhost%3A8443\"\n"))); err != nil {
+		t.Errorf("a DID key for nothing but domain linkage: %v", err)
 	}
 	for name, issuer := range map[string]string{"its did:web": "did:web:localhost%3A8443", "the issuer": "https://localhost:8443"} {
 		if _, err := ParsePlan([]byte(key(did + "[keys.profile]\nformats = [\"jwt_vc_json\"]\ntypes = [\"T\"]\nlongest_validity_hours = 24\nissuer = \"" + issuer + "\"\n"))); err != nil {

@@ -530,7 +530,7 @@ func TestNoCheckpoint(t *testing.T) {
 // DID key; the DID's document then has both, and the signer signs with all.
 func TestFurtherCeremony(t *testing.T) {
 	s := prepared(t, signertest.Options{})
-	result, err := hold(t, s, head+"crl_days = 90\n"+signerKey("ds-2", "iaca-1", 457)+didKey("did-2")+`
+	result, err := hold(t, s, head+"crl_days = 90\n"+signerKey("ds-2", "iaca-1", 457)+didKey("did-2")+didKey("did-0")+`
 [[keys]]
 label = "iaca-2"
 purpose = "iaca"
@@ -548,11 +548,11 @@ days = 31
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(result.Keys, []string{"ds-2", "did-2", "iaca-2", "iaca-short", "ds-3"}) {
+	if !slices.Equal(result.Keys, []string{"ds-2", "did-2", "did-0", "iaca-2", "iaca-short", "ds-3"}) {
 		t.Errorf("made %v", result.Keys)
 	}
 	recorded := keys(t, s)
-	if got := slices.Sorted(maps.Keys(recorded)); len(got) != 13 {
+	if got := slices.Sorted(maps.Keys(recorded)); len(got) != 14 {
 		t.Errorf("%v", got)
 	}
 	for label, root := range map[string]string{"ds-2": "out/iaca-1.pem", "ds-3": "later/iaca-2.pem"} {
@@ -570,13 +570,27 @@ days = 31
 	if root := certificate(t, filepath.Join(s.Dir, "later", "iaca-short.pem")); err != nil || !short.NextUpdate.Equal(root.NotAfter) {
 		t.Errorf("a CRL that outlasts its IACA: %v, %v", short, err)
 	}
-	document := string(read(t, filepath.Join(s.Dir, "later", "did-2.did.json")))
-	for _, label := range []string{"did-1", "did-2"} {
-		if !strings.Contains(document, recorded[label].KeyID) {
-			t.Errorf("the document lacks %s", label)
-		}
+	// The DID's document has every key, the newest first, whatever their labels; a
+	// service links it to the host (checks 323, 325).
+	document := string(read(t, filepath.Join(s.Dir, "later", "did-0.did.json")))
+	var members struct {
+		Methods   []struct{ ID string } `json:"verificationMethod"`
+		Assertion []string              `json:"assertionMethod"`
+	}
+	if err := json.Unmarshal([]byte(document), &members); err != nil {
+		t.Fatal(err)
+	}
+	order := []string{recorded["did-0"].KeyID, recorded["did-2"].KeyID, recorded["did-1"].KeyID}
+	if !slices.Equal(members.Assertion, order) || len(members.Methods) != 3 || members.Methods[0].ID != order[0] || members.Methods[2].ID != order[2] {
+		t.Errorf("%s, want the order %v", document, order)
+	}
+	if want := `"serviceEndpoint":{"origins":["https://localhost:8443"]},"type":"LinkedDomains"`; !strings.Contains(document, want) {
+		t.Errorf("%s lacks %s", document, want)
 	}
 	s.Start(t)
+	if one, two, three := s.Identity(t, "did-1").Created, s.Identity(t, "did-2").Created, s.Identity(t, "did-0").Created; one <= 0 || two <= one || three <= two {
+		t.Errorf("created at %d, %d, %d", one, two, three)
+	}
 	for _, label := range result.Keys {
 		if id := s.Identity(t, label); !id.Ready || id.Purpose == wire.PurposeDID && !bytes.Equal(bytes.TrimSpace(id.DIDDocument), bytes.TrimSpace([]byte(document))) {
 			t.Errorf("%+v", id)

@@ -228,6 +228,17 @@ func WebURL(id string) (string, error) {
 	return origin + "/" + strings.Join(parts[1:], "/") + "/did.json", nil
 }
 
+// WebOrigin returns the origin of the host that serves a did:web's document, as
+// browsers write it: without the port that https has anyway (RFC 6454 §6.2).
+func WebOrigin(id string) (string, error) {
+	where, err := WebURL(id)
+	if err != nil {
+		return "", err
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(where, "https://"), "/")
+	return "https://" + strings.TrimSuffix(strings.ToLower(name), ":443"), nil
+}
+
 // WebKey is a verification method of a did:web document.
 type WebKey struct {
 	// ID is the DID URL; [WebKeyID] makes it.
@@ -246,9 +257,13 @@ func WebKeyID(id string, public crypto.PublicKey) (string, error) {
 }
 
 // WebDocument returns the document of a did:web with its keys as assertion
-// methods. When issuer, an https URL, is not empty, a LinkedDomains service names
-// its origin, without the path (DIF Well Known DID Configuration).
-func WebDocument(id string, issuer string, keys []WebKey) ([]byte, error) {
+// methods, in their order. A LinkedDomains service names the DID's own origin (DIF
+// Well Known DID Configuration, "Linked Domain Service Endpoint").
+func WebDocument(id string, keys []WebKey) ([]byte, error) {
+	origin, err := WebOrigin(id)
+	if err != nil {
+		return nil, err
+	}
 	methods, assertions := []any{}, []string{}
 	for _, k := range keys {
 		jwk, err := jws.PublicJWK(k.Public)
@@ -258,19 +273,11 @@ func WebDocument(id string, issuer string, keys []WebKey) ([]byte, error) {
 		methods = append(methods, map[string]any{"id": k.ID, "type": "JsonWebKey2020", "controller": id, "publicKeyJwk": jwk})
 		assertions = append(assertions, k.ID)
 	}
-	document := map[string]any{
+	return jws.Marshal(map[string]any{
 		"@context":           []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/suites/jws-2020/v1"},
 		"id":                 id,
 		"verificationMethod": methods,
 		"assertionMethod":    assertions,
-	}
-	if issuer != "" {
-		u, err := url.Parse(issuer)
-		if err != nil || u.Scheme != "https" || u.Host == "" {
-			return nil, fmt.Errorf("%q has no origin: it must be an https URL", issuer)
-		}
-		origin := "https://" + u.Host
-		document["service"] = []any{map[string]any{"id": id + "#linked-domain", "type": "LinkedDomains", "serviceEndpoint": map[string]any{"origins": []string{origin}}}}
-	}
-	return jws.Marshal(document)
+		"service":            []any{map[string]any{"id": id + "#linked-domain", "type": "LinkedDomains", "serviceEndpoint": map[string]any{"origins": []string{origin}}}},
+	})
 }

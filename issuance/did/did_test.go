@@ -210,7 +210,7 @@ func TestMakeRefusals(t *testing.T) {
 		if id, err := WebKeyID("did:web:h", public); err == nil {
 			t.Errorf("%s: %s", name, id)
 		}
-		if document, err := WebDocument("did:web:h", "", []WebKey{{"did:web:h#k", public}}); err == nil {
+		if document, err := WebDocument("did:web:h", []WebKey{{"did:web:h#k", public}}); err == nil {
 			t.Errorf("%s: %s", name, document)
 		}
 	}
@@ -291,7 +291,7 @@ func TestWebDocument(t *testing.T) {
 		}
 		keys = append(keys, WebKey{keyID, public})
 	}
-	data, err := WebDocument(id, "https://issuer.example/tenant", keys)
+	data, err := WebDocument(id, keys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,11 +326,28 @@ func TestWebDocument(t *testing.T) {
 	if s := document.Service; len(s) != 1 || s[0].Type != "LinkedDomains" || len(s[0].Endpoint.Origins) != 1 || s[0].Endpoint.Origins[0] != "https://issuer.example" {
 		t.Errorf("service %+v", s)
 	}
-	if data, err := WebDocument(id, "", nil); err != nil || strings.Contains(string(data), "service") || !strings.Contains(string(data), `"verificationMethod":[]`) {
+	if data, err := WebDocument(id, nil); err != nil || !strings.Contains(string(data), `"verificationMethod":[]`) {
 		t.Errorf("%s, %v", data, err)
 	}
-	if data, err := WebDocument(id, "http://issuer.example", nil); err == nil {
+	if data, err := WebDocument("did:key:z", nil); err == nil {
 		t.Errorf("%s", data)
+	}
+}
+
+// TestWebOrigin: the origin is the host's, as browsers write it.
+func TestWebOrigin(t *testing.T) {
+	for id, want := range map[string]string{
+		"did:web:issuer.example":               "https://issuer.example",
+		"did:web:issuer.example:tenant:a":      "https://issuer.example",
+		"did:web:issuer.example%3A8443:tenant": "https://issuer.example:8443",
+		"did:web:issuer.example%3A443":         "https://issuer.example",
+		"did:web:issuer.example%3A4430":        "https://issuer.example:4430",
+		"did:web:Issuer.Example%3A443:Tenant":  "https://issuer.example",
+		"did:web:":                             "", "did:web:h/a": "", "did:key:z6Mk": "", "https://issuer.example": "", "": "",
+	} {
+		if got, err := WebOrigin(id); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q (%v), want %q", id, got, err, want)
+		}
 	}
 }
 

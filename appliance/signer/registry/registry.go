@@ -37,6 +37,8 @@ type Key struct {
 	DID      string          `json:"did,omitempty"`
 	KeyID    string          `json:"key_id,omitempty"`
 	Document json.RawMessage `json:"document,omitempty"`
+	// Created is the index of the entry; it is not in the record itself.
+	Created int64 `json:"-"`
 	// Profile bounds what the key may sign.
 	Profile issuance.Profile `json:"profile"`
 	// Attributes are the key's as the token told them at the ceremony.
@@ -134,6 +136,7 @@ func (r *Registry) Replay(index int64, leaf []byte) error {
 		if err := strictly(e.Detail, &k); err != nil {
 			return fmt.Errorf("a key's record: %w", err)
 		}
+		k.Created = index
 		return r.addKey(k)
 	case audit.KindCRLIssued:
 		var c CRL
@@ -239,6 +242,13 @@ func (r *Registry) Sorted() []Key {
 		keys = append(keys, k)
 	}
 	sort.Slice(keys, func(i, j int) bool { return keys[i].Label < keys[j].Label })
+	return keys
+}
+
+// Newest returns the keys, the newest first.
+func (r *Registry) Newest() []Key {
+	keys := r.Sorted()
+	sort.Slice(keys, func(i, j int) bool { return keys[i].Created > keys[j].Created })
 	return keys
 }
 

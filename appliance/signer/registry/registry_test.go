@@ -12,6 +12,7 @@ import (
 	"errors"
 	"maps"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,13 @@ func TestReplay(t *testing.T) {
 	}
 	if r.CRLs["iaca-1"].Number != 2 {
 		t.Errorf("CRL %d, want the newest", r.CRLs["iaca-1"].Number)
+	}
+	var newest []string
+	for _, k := range r.Newest() {
+		newest = append(newest, k.Label)
+	}
+	if want := []string{"sealing-1", "checkpoint-1", "did-2", "did-1", "iaca-1"}; !slices.Equal(newest, want) || r.Keys["did-1"].Created != 2 {
+		t.Errorf("the newest first: %v, want %v", newest, want)
 	}
 	if got := string(r.Documents["did:web:b.example"]); got != `{"id":"both"}` {
 		t.Errorf("document %s, want the newest", got)
