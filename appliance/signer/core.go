@@ -21,6 +21,7 @@ import (
 	"chancery/appliance/signer/wire"
 	"chancery/config"
 	"chancery/hsm"
+	"chancery/issuance/jws"
 )
 
 // core is one generation: the log, the token, and the keys that the log names.
@@ -147,6 +148,17 @@ func newKey(record registry.Key, recent []time.Time) (*key, error) {
 		return nil, err
 	}
 	k := &key{Key: record, leaf: leaf}
+	if k.Purpose == wire.PurposeCredentialSigner {
+		// Verifiers that have no anchor find the key by it in the issuer's key set
+		// (SD-JWT VC §3.5, "JWT VC Issuer Metadata").
+		public, err := record.Public()
+		if err != nil {
+			return nil, err
+		}
+		if k.KeyID, err = jws.Thumbprint(public); err != nil {
+			return nil, fmt.Errorf("key %q: %w", record.Label, err)
+		}
+	}
 	if record.Profile.RatePerMinute > 0 {
 		k.rate = newWindow(record.Profile.RatePerMinute, time.Minute)
 		k.rate.fill(recent)

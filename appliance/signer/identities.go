@@ -17,7 +17,7 @@ func (s *Server) identities(_ context.Context, c *core, _ nothing) (wire.Identit
 	defer c.mu.Unlock()
 	for _, record := range c.registry.Sorted() {
 		k := c.keys[record.Label]
-		id := wire.Identity{Label: k.Label, Purpose: k.Purpose, Algorithm: k.Algorithm, PublicKey: k.PublicKey, Chain: k.Chain,
+		id := wire.Identity{Label: k.Label, Purpose: k.Purpose, Created: k.Created, Algorithm: k.Algorithm, PublicKey: k.PublicKey, Chain: k.Chain,
 			CRL: c.registry.CRLs[k.Label].DER, DID: k.DID, KeyID: k.KeyID, DIDDocument: c.registry.Documents[k.DID], Profile: k.Profile, Ready: k.ready.Load()}
 		if anchor := c.keys[k.Anchor]; anchor != nil && len(anchor.Chain) > 0 {
 			id.Anchor = anchor.Chain[0]

@@ -12,6 +12,7 @@ import (
 	"chancery/appliance/audit"
 	"chancery/appliance/signer/wire"
 	"chancery/issuance"
+	"chancery/issuance/domainlinkage"
 	"chancery/issuance/mdoc"
 	"chancery/issuance/metadata"
 	"chancery/issuance/sdjwt"
@@ -36,6 +37,7 @@ var parsers = map[issuance.Format]func(tbs []byte) (issuance.Statement, error){
 	issuance.FormatSDJWT:    sdjwt.ParseTBS,
 	issuance.FormatJWTVC:    w3cvc.ParseTBS,
 	issuance.FormatMetadata: metadata.ParseTBS,
+	issuance.FormatDomain:   domainlinkage.ParseTBS,
 }
 
 // purposes says which formats a purpose can sign at all, whatever a profile says.
@@ -43,7 +45,7 @@ var parsers = map[issuance.Format]func(tbs []byte) (issuance.Statement, error){
 var purposes = map[wire.Purpose][]issuance.Format{
 	wire.PurposeDocumentSigner:   {issuance.FormatMdoc},
 	wire.PurposeCredentialSigner: {issuance.FormatSDJWT},
-	wire.PurposeDID:              {issuance.FormatJWTVC, issuance.FormatSDJWT},
+	wire.PurposeDID:              {issuance.FormatJWTVC, issuance.FormatSDJWT, issuance.FormatDomain},
 	wire.PurposeMetadata:         {issuance.FormatMetadata},
 }
 

@@ -187,8 +187,8 @@ func purposeRefusals() (cases []refusalCase) {
 		"status-1":     {issuance.FormatSDJWT, issuance.FormatStatus},
 		"metadata-1":   {issuance.FormatMdoc, issuance.FormatSDJWT, issuance.FormatJWTVC, issuance.FormatStatus},
 		"checkpoint-1": {issuance.FormatMdoc}, "sealing-1": {issuance.FormatMdoc},
-		"ds-1":  {issuance.FormatSDJWT, issuance.FormatJWTVC, issuance.FormatMetadata},
-		"cs-1":  {issuance.FormatMdoc, issuance.FormatJWTVC, issuance.FormatMetadata},
+		"ds-1":  {issuance.FormatSDJWT, issuance.FormatJWTVC, issuance.FormatMetadata, issuance.FormatDomain},
+		"cs-1":  {issuance.FormatMdoc, issuance.FormatJWTVC, issuance.FormatMetadata, issuance.FormatDomain},
 		"did-1": {issuance.FormatMdoc, issuance.FormatMetadata},
 	} {
 		for _, format := range formats {
