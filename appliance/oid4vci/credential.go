@@ -420,7 +420,7 @@ func (i *Issuer) sign(ctx context.Context, c *configuration.Configuration, grant
 func (i *Issuer) material(key *signingKey, h proof.Holder, id string, now time.Time) configuration.Material {
 	m := configuration.Material{Holder: h.Key, HolderDID: h.DID, Chain: key.Chain, KeyID: key.KeyID, Issuer: i.identifier,
 		CredentialID: id, Algorithm: key.Algorithm, Now: now}
-	if key.DID != "" {
+	if key.DID != "" && key.Profile.Issuer != i.identifier { // a profile may have a DID key sign in the identifier's name
 		m.Issuer = key.DID
 	}
 	if key.leaf != nil {

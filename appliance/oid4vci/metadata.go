@@ -32,11 +32,13 @@ type published struct {
 	languages  map[string]variant // the metadata by language tag, in lower case
 	tags       []string           // of languages, in order
 	draft      document           // the metadata as older drafts have it; without a body when there is none
-	unsigned   unsignedMetadata
-	signed     signedMetadata
-	crls       map[string]document // by file name
-	iacas      map[string]document
-	dids       map[string]document // by path
+	// toSign and toLink are due to be signed; signed and linkage is what was.
+	toSign, toLink  signable
+	signed, linkage signed
+	vcIssuer        document            // without a body when there is none
+	crls            map[string]document // by file name
+	iacas           map[string]document
+	dids            map[string]document // by path
 }
 
 // publish derives what is served from the signer's keys alone.
@@ -52,12 +54,16 @@ func (i *Issuer) publishAll(r wire.IdentitiesResponse, e encryptionMetadata) (*p
 			return nil, fmt.Errorf("key %s: %w", id.Label, err)
 		}
 	}
+	p.toLink = p.signableLinkage()
+	if err := i.publishVCIssuer(p); err != nil {
+		return nil, err
+	}
 	return p, i.publishMetadata(p)
 }
 
 // update publishes what follows from the keys when they have changed, and signs
-// the metadata when that is due. It is cheap when there is nothing to do. What
-// cannot be signed is told in the log and is no error: there is the unsigned form.
+// what is due. It is cheap when there is nothing to do. What
+// cannot be signed is told in the log and is no error: all else is served.
 func (i *Issuer) update(ctx context.Context, r wire.IdentitiesResponse, e encryptionMetadata) error {
 	p := i.published.Load()
 	if len(p.identities) == 0 || p.generation != r.Generation || !reflect.DeepEqual(p.encryption, e) {
@@ -65,13 +71,15 @@ func (i *Issuer) update(ctx context.Context, r wire.IdentitiesResponse, e encryp
 		if err != nil {
 			return err
 		}
-		next.signed = p.signed
+		next.signed, next.linkage = p.signed, p.linkage
 		p = next
 		i.published.Store(p)
 	}
-	if s, changed := i.signMetadata(ctx, p); changed {
+	signed, one := i.renew(ctx, p.toSign, p.signed)
+	linkage, other := i.renew(ctx, p.toLink, p.linkage)
+	if one || other {
 		next := *p
-		next.signed = s
+		next.signed, next.linkage = signed, linkage
 		i.published.Store(&next)
 	}
 	return nil

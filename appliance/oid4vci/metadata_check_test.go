@@ -387,7 +387,7 @@ func golden(t *testing.T, name string, body []byte) {
 	lines, wanted := strings.Split(got.String(), "\n"), strings.Split(string(expected), "\n")
 	for n, line := range lines {
 		if n >= len(wanted) || line != wanted[n] {
-			t.Fatalf("%s is another one from line %d on: %q; if that is meant: go test ./appliance/oid4vci -run TestGoldenMetadata -update", path, n+1, strings.TrimSpace(line))
+			t.Fatalf("%s is another one from line %d on: %q; if that is meant: go test ./appliance/oid4vci -run TestGolden -update", path, n+1, strings.TrimSpace(line))
 		}
 	}
 	want(t, len(lines) == len(wanted), path+": lines", len(lines))

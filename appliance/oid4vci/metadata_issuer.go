@@ -28,7 +28,7 @@ func (i *Issuer) publishMetadata(p *published) (err error) {
 	if p.metadata, err = newJSON(metadata); err != nil {
 		return err
 	}
-	p.unsigned = i.newUnsigned(p, metadata)
+	p.toSign = i.signableMetadata(p, metadata)
 	p.languages = map[string]variant{}
 	for _, tag := range languages(metadata) {
 		d, err := newJSON(inLanguage(metadata, tag))

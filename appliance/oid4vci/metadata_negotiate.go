@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"chancery/issuance/domainlinkage"
 )
 
 // serveMetadata answers with the form of the Credential Issuer Metadata that the
@@ -14,7 +16,7 @@ import (
 func (i *Issuer) serveMetadata(c *call) string {
 	p := i.published.Load()
 	c.w.Header().Set("Vary", "Accept, Accept-Language")
-	if p.signed.serves(p.unsigned, i.now()) && prefersJWT(c.r.Header.Values("Accept")) {
+	if p.signed.serves(p.toSign, i.now()) && prefersJWT(c.r.Header.Values("Accept")) {
 		return serveDocument(c.w, c.r, p.signed.document)
 	}
 	if v, ok := p.languages[p.chooseLanguage(c.r.Header.Values("Accept-Language"))]; ok {
@@ -38,13 +40,16 @@ type route struct {
 }
 
 // metadataRoutes are the well-known paths. 1.0 inserts them between host and path
-// (§12.2.2), as RFC 8414 §3 does; drafts up to 15 appended the issuer's, OpenID
-// Connect Discovery the authorization server's.
+// (§12.2.2), as RFC 8414 §3 and SD-JWT VC §3.5 do; drafts up to 15 appended the
+// issuer's, OpenID Connect Discovery the authorization server's. The DID
+// configuration is the origin's, not the path's.
 func (i *Issuer) metadataRoutes() []route {
 	routes := []route{
 		{"GET /.well-known/openid-credential-issuer" + i.path, "metadata", i.serveMetadata},
 		{"GET /.well-known/oauth-authorization-server" + i.path, "as_metadata", i.serveASMetadata},
 		{"GET /.well-known/openid-configuration" + i.path, "as_metadata", i.serveASMetadata},
+		{"GET " + domainlinkage.Path, "did_configuration", i.serveLinkage},
+		{"GET /.well-known/jwt-vc-issuer" + i.path, "jwt_vc_issuer", i.serveVCIssuer}, // SD-JWT VC §3.5
 	}
 	if i.path == "" {
 		return routes

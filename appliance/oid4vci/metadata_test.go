@@ -160,7 +160,8 @@ func TestMethods(t *testing.T) {
 	}
 	i.published.Store(p)
 	client := serve(t, i.Handler())
-	for path, allow := range map[string]string{"/t/token": "POST", "/t/nonce": "POST", "/t/credential": "POST", "/t/offers/x": "GET, HEAD", "/t/crl/x": "GET, HEAD", "/t/iaca/x": "GET, HEAD", "/t/did.json": "GET, HEAD"} {
+	for path, allow := range map[string]string{"/t/token": "POST", "/t/nonce": "POST", "/t/credential": "POST", "/t/offers/x": "GET, HEAD", "/t/crl/x": "GET, HEAD", "/t/iaca/x": "GET, HEAD", "/t/did.json": "GET, HEAD",
+		linkagePath: "GET, HEAD", vcIssuerPath + "/t": "GET, HEAD"} {
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
 			a := do(t, client, method, "https://localhost:8443"+path, nil)
 			if allowed := strings.Contains(allow, method); !allowed && (a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") != allow) {

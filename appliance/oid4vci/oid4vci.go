@@ -8,7 +8,8 @@
 // that may fail harmlessly has been checked.
 //
 // Beside the protocol the package serves what verifiers fetch from an issuer:
-// its did:web document, its CRLs and its IACA certificates.
+// its did:web document, what links that to the host, the keys of its SD-JWT VCs,
+// its CRLs and its IACA certificates.
 package oid4vci
 
 import (
