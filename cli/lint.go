@@ -1,117 +1,230 @@
 package cli
 
 import (
-	"bytes"
 	"crypto/x509"
-	"encoding/asn1"
 	"flag"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"chancery/issuance/iaca"
 )
 
-// profiles are the certificate profiles that --profile knows.
-var profiles = []iaca.Profile{iaca.Root, iaca.DocumentSigner, iaca.CredentialSigner, iaca.StatusSigner, iaca.MetadataSigner}
-
-// oidDocumentSigner is the extended key usage that tells a document signer.
-var oidDocumentSigner = asn1.ObjectIdentifier{1, 0, 18013, 5, 1, 2}
-
 type lintFlags struct {
-	profile, issuer string
-	asJSON, strict  bool
+	profile, issuer, successor, csr, previous, audience string
+	asJSON, strict                                      bool
 }
 
 func (f *lintFlags) declare(flags *flag.FlagSet) {
-	flags.StringVar(&f.issuer, "issuer", "", "`FILE` with the issuing IACA's certificate, to hold names, identifiers and validity against it")
+	flags.StringVar(&f.audience, "for", string(iaca.Everyone), "whose rules count: everyone, iso, aamva or eudi (`AUDIENCE`)")
 	flags.BoolVar(&f.asJSON, "json", false, "print the findings as JSON")
 	flags.BoolVar(&f.strict, "strict", false, "let warnings fail, too")
 }
 
-// linted is one certificate's or list's findings, as --json shows them.
+func (f *lintFlags) declareIssuer(flags *flag.FlagSet) {
+	flags.StringVar(&f.issuer, "issuer", "", "`FILE` with the issuing IACA's certificate, to hold names, identifiers, validity and signature against it")
+}
+
+func (f *lintFlags) declareProfile(flags *flag.FlagSet, guessed string) {
+	flags.StringVar(&f.profile, "profile", "", "the `PROFILE`; default: "+guessed)
+}
+
+// linted is one file's certificate, list or request with its findings, as --json
+// shows them.
 type linted struct {
 	File     string         `json:"file"`
 	Profile  iaca.Profile   `json:"profile,omitempty"`
 	Findings []iaca.Finding `json:"findings"`
 }
 
+// lintAudiences explains --for and the exit status.
+const lintAudiences = `
+FILE is PEM or DER, or - for standard input. Every broken rule is named with where it comes from
+and what to do; "chancery lint rules" lists all of them.
+
+--for says whose rules count:
+  everyone  the specifications, and every verifier in the field that is stricter
+  iso       the specifications alone
+  aamva     everyone, and a stateOrProvinceName in every certificate
+  eudi      everyone, and what ETSI TS 119 412-6 adds; ISO/IEC 23220-4's purpose is allowed
+
+Exit status: 0 when nothing or only warnings were found, 1 when there was an error, with --strict
+also for a warning, or a file could not be read, 2 when the command line was wrong.`
+
 var lintCert = command{
 	name: "lint cert", args: "FILE...",
 	summary: "Hold certificates against the profiles of ISO/IEC 18013-5 Annex B",
-	help: `FILE is PEM or DER. Errors are what the profile or a verifier in the field refuses;
-warnings are what one of them recommends otherwise. Exit status 1 when there is an error.
+	help: lintAudiences + `
 
-Profiles: iaca, document-signer, credential-signer, status-signer, metadata-signer.`,
+Profiles: iaca, link, document-signer, credential-signer, status-signer, metadata-signer.
+A link is held against the old root with --issuer and the new one with --successor. With --csr the
+certificate must also be what the request asked for: key, subject, extensions, not yet ended.`,
 	set: func(flags *flag.FlagSet) func(*session, []string) error {
 		f := &lintFlags{}
 		f.declare(flags)
-		flags.StringVar(&f.profile, "profile", "", "the `PROFILE`; default: iaca for a self-issued certificate, document-signer for one with that key usage")
-		return func(s *session, files []string) error {
-			if f.profile != "" && !slices.Contains(profiles, iaca.Profile(f.profile)) {
-				return usage("--profile: there is no profile %q; there are %v", f.profile, profiles)
-			}
-			return f.lint(s, files, "CERTIFICATE", f.certificate)
-		}
+		f.declareIssuer(flags)
+		f.declareProfile(flags, "iaca for a self-issued certificate, link for another authority, document-signer for one with that key usage")
+		flags.StringVar(&f.successor, "successor", "", "`FILE` with the new root that a link leads to")
+		flags.StringVar(&f.csr, "csr", "", "`FILE` with the PKCS#10 request that the certificate answers")
+		return func(s *session, files []string) error { return f.lint(s, files, "CERTIFICATE", f.certificate) }
 	},
 }
 
 var lintCRL = command{
 	name: "lint crl", args: "FILE...",
 	summary: "Hold revocation lists against the profile of ISO/IEC 18013-5 Annex B",
-	help:    `FILE is PEM or DER. Exit status 1 when there is an error.`,
+	help:    lintAudiences,
 	set: func(flags *flag.FlagSet) func(*session, []string) error {
 		f := &lintFlags{}
 		f.declare(flags)
+		f.declareIssuer(flags)
+		flags.StringVar(&f.previous, "previous", "", "`FILE` with the list before, to see that numbers and dates go on")
 		return func(s *session, files []string) error {
-			return f.lint(s, files, "X509 CRL", func(der []byte, issuer *x509.Certificate) (linted, error) {
-				return linted{Findings: iaca.LintCRL(der, issuer)}, nil
+			return f.lint(s, files, "X509 CRL", func(_ *session, der []byte, l iaca.Linter) (linted, error) {
+				return linted{Findings: l.CRL(der)}, nil
 			})
 		}
 	},
 }
 
-func (f *lintFlags) certificate(der []byte, issuer *x509.Certificate) (linted, error) {
-	profile := iaca.Profile(f.profile)
-	if profile == "" {
-		var err error
-		if profile, err = guessProfile(der); err != nil {
-			return linted{}, err
+var lintCSR = command{
+	name: "lint csr", args: "FILE...",
+	summary: "Hold PKCS#10 requests for an external IACA against the profiles",
+	help: lintAudiences + `
+
+Profiles: document-signer, credential-signer, status-signer, metadata-signer.
+What an IACA can add by itself (issuerAltName, cRLDistributionPoints, key identifiers) need not be
+asked for.`,
+	set: func(flags *flag.FlagSet) func(*session, []string) error {
+		f := &lintFlags{}
+		f.declare(flags)
+		f.declareProfile(flags, "document-signer for a request with that key usage")
+		return func(s *session, files []string) error {
+			return f.lint(s, files, "CERTIFICATE REQUEST", func(_ *session, der []byte, l iaca.Linter) (linted, error) {
+				var err error
+				if l.Profile, err = f.guess(der, "PKCS#10 request"); err != nil {
+					return linted{}, err
+				}
+				return linted{Profile: l.Profile, Findings: l.CSR(der)}, nil
+			})
 		}
-	}
-	if profile == iaca.Root {
-		issuer = nil
-	}
-	return linted{Profile: profile, Findings: iaca.LintCertificate(der, profile, issuer)}, nil
+	},
 }
 
-// guessProfile tells a root and a document signer; the others look alike.
-func guessProfile(der []byte) (iaca.Profile, error) {
-	c, err := x509.ParseCertificate(der)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("not a certificate: %w", err)
-	case bytes.Equal(c.RawIssuer, c.RawSubject):
-		return iaca.Root, nil
-	case slices.ContainsFunc(c.UnknownExtKeyUsage, oidDocumentSigner.Equal):
-		return iaca.DocumentSigner, nil
-	}
-	return "", usage("which profile it is meant to have is not to be seen: give --profile, one of %v", profiles)
+var lintRules = command{
+	name: "lint rules", args: "[RULE...]",
+	summary: "List the linter's rules: what each demands, where it comes from, what to do",
+	help: `Without arguments every rule, otherwise those that begin with one of the arguments.
+
+A rule is for everybody (iso), for the strict readers in the field (everyone), or wanted by one
+audience alone (aamva, eudi); --for AUDIENCE shows the rules that count for it.`,
+	set: func(flags *flag.FlagSet) func(*session, []string) error {
+		asJSON := flags.Bool("json", false, "print the rules as JSON")
+		audience := flags.String("for", "", "only the rules that count for `AUDIENCE`: everyone, iso, aamva or eudi")
+		return func(s *session, names []string) error {
+			if *audience != "" && !slices.Contains(iaca.Audiences, iaca.Audience(*audience)) {
+				return usage("--for: there is no audience %q; there are %v", *audience, iaca.Audiences)
+			}
+			rules := slices.DeleteFunc(iaca.Rules(), func(r iaca.Rule) bool {
+				named := len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(r.ID, n) })
+				return !named || *audience != "" && !r.CountsFor(iaca.Audience(*audience))
+			})
+			if len(rules) == 0 {
+				return fmt.Errorf("no rule begins with %s", strings.Join(names, " or "))
+			}
+			if *asJSON {
+				return printJSON(s.Stdout, rules)
+			}
+			for _, r := range rules {
+				showRule(s.Stdout, r)
+			}
+			return nil
+		}
+	},
 }
 
-func (f *lintFlags) lint(s *session, files []string, kind string, each func([]byte, *x509.Certificate) (linted, error)) error {
+func showRule(w io.Writer, r iaca.Rule) {
+	fmt.Fprintf(w, "%s  (%s, %s, %s)\n", r.ID, r.Kind, r.Severity, r.Audience)
+	table(w, "    ", [][2]string{{"demands", r.Demand}, {"source", r.Source}, {"remedy", r.Remedy}})
+}
+
+// certificate lints a certificate, and with --csr as a request's answer.
+func (f *lintFlags) certificate(s *session, der []byte, l iaca.Linter) (linted, error) {
+	var err error
+	if l.Profile, err = f.guess(der, "certificate"); err != nil {
+		return linted{}, err
+	}
+	if f.csr == "" {
+		return linted{Profile: l.Profile, Findings: l.Certificate(der)}, nil
+	}
+	data, err := s.readFile(f.csr, "--csr")
+	if err != nil {
+		return linted{}, err
+	}
+	requests, err := blocks(data, "CERTIFICATE REQUEST")
+	if err != nil {
+		return linted{}, fmt.Errorf("--csr: %s: %w", f.csr, err)
+	}
+	return linted{Profile: l.Profile, Findings: l.CheckCertificateFor(requests[0], der, s.Now())}, nil
+}
+
+// guess returns --profile, or what a certificate or request shows.
+func (f *lintFlags) guess(der []byte, kind string) (iaca.Profile, error) {
+	if f.profile != "" {
+		return iaca.Profile(f.profile), nil
+	}
+	profile, err := iaca.GuessProfile(der)
+	if err != nil {
+		return "", fmt.Errorf("not a %s: %w", kind, err)
+	}
+	if profile == "" {
+		return "", usage("which profile it is meant to have is not to be seen: give --profile, one of %v", iaca.Profiles)
+	}
+	return profile, nil
+}
+
+// linter reads what is compared with.
+func (f *lintFlags) linter(s *session) (iaca.Linter, error) {
+	l := iaca.Linter{Audience: iaca.Audience(f.audience)}
+	if !slices.Contains(iaca.Audiences, l.Audience) {
+		return l, usage("--for: there is no audience %q; there are %v", f.audience, iaca.Audiences)
+	}
+	if f.profile != "" && !slices.Contains(iaca.Profiles, iaca.Profile(f.profile)) {
+		return l, usage("--profile: there is no profile %q; there are %v", f.profile, iaca.Profiles)
+	}
+	for name, given := range map[string]struct {
+		file string
+		into **x509.Certificate
+	}{"--issuer": {f.issuer, &l.Issuer}, "--successor": {f.successor, &l.Successor}} {
+		if given.file == "" {
+			continue
+		}
+		found, err := s.certificates([]string{given.file}, name)
+		if err != nil {
+			return l, err
+		}
+		*given.into = found[0]
+	}
+	if f.previous != "" {
+		lists, err := s.revocationLists([]string{f.previous})
+		if err != nil {
+			return l, err
+		}
+		l.Previous = lists[0]
+	}
+	return l, nil
+}
+
+func (f *lintFlags) lint(s *session, files []string, kind string, each func(*session, []byte, iaca.Linter) (linted, error)) error {
 	if len(files) == 0 {
 		return usage("the file to lint is missing")
 	}
-	var issuer *x509.Certificate
-	if f.issuer != "" {
-		found, err := s.certificates([]string{f.issuer}, "--issuer")
-		if err != nil {
-			return err
-		}
-		issuer = found[0]
+	l, err := f.linter(s)
+	if err != nil {
+		return err
 	}
-	var all []linted
+	all := []linted{}
 	bad := false
 	for _, file := range files {
 		data, err := s.readFile(file, "lint")
@@ -123,16 +236,18 @@ func (f *lintFlags) lint(s *session, files []string, kind string, each func([]by
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		for _, der := range ders {
-			l, err := each(der, issuer)
+			l.PEM = len(der) != len(data)
+			found, err := each(s, der, l)
 			if err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
-			l.File = file
-			bad = bad || slices.ContainsFunc(l.Findings, func(x iaca.Finding) bool { return f.strict || x.Severity == iaca.Fault })
-			all = append(all, l)
+			found.File = file
+			bad = bad || slices.ContainsFunc(found.Findings, func(x iaca.Finding) bool { return f.strict || x.Severity == iaca.Fault })
 			if !f.asJSON {
-				showFindings(s, l)
+				showFindings(s.Stdout, found)
 			}
+			found.Findings = append([]iaca.Finding{}, found.Findings...) // [] in JSON, never null
+			all = append(all, found)
 		}
 	}
 	if f.asJSON {
@@ -146,21 +261,41 @@ func (f *lintFlags) lint(s *session, files []string, kind string, each func([]by
 	return nil
 }
 
-func showFindings(s *session, l linted) {
+// showFindings prints the errors before the warnings.
+func showFindings(w io.Writer, l linted) {
 	head := l.File
 	if l.Profile != "" {
 		head += ", as " + string(l.Profile)
 	}
 	if len(l.Findings) == 0 {
-		fmt.Fprintf(s.Stdout, "%s: nothing found\n", head)
+		fmt.Fprintf(w, "%s: nothing found\n", head)
 		return
 	}
-	fmt.Fprintf(s.Stdout, "%s: %d found\n", head, len(l.Findings))
+	faults, warnings := 0, 0
 	for _, x := range l.Findings {
-		text := fmt.Sprintf("%s %s: %s (%s)", strings.ToUpper(string(x.Severity)), x.Rule, printable(x.Message), x.Source)
-		fmt.Fprintln(s.Stdout, fill(text, "  ", columns))
-		if x.Remedy != "" {
-			fmt.Fprintln(s.Stdout, fill("Remedy: "+x.Remedy, "    ", columns))
+		if x.Severity == iaca.Fault {
+			faults++
+		} else {
+			warnings++
 		}
 	}
+	fmt.Fprintf(w, "%s: %s, %s\n", head, count(faults, "error"), count(warnings, "warning"))
+	for _, severity := range []iaca.Severity{iaca.Fault, iaca.Warning} {
+		for _, x := range l.Findings {
+			if x.Severity != severity {
+				continue
+			}
+			fmt.Fprintf(w, "\n  %s %s\n", strings.ToUpper(string(x.Severity)), x.Rule)
+			table(w, "    ", [][2]string{{"found", printable(x.Message)}, {"source", x.Source}, {"remedy", x.Remedy}})
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+// count says how many there are of something.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

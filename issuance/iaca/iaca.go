@@ -36,6 +36,8 @@ type Profile string
 const (
 	// Root is the IACA root certificate (Annex B.1.1).
 	Root Profile = "iaca"
+	// Link leads from an old root to a new one (second edition Annex B.2).
+	Link Profile = "link"
 	// DocumentSigner signs mdocs (Annex B.1.4).
 	DocumentSigner Profile = "document-signer"
 	// CredentialSigner signs SD-JWT VCs (SD-JWT VC draft 13 §3.5, HAIP §6.1.1).
@@ -46,21 +48,18 @@ const (
 	MetadataSigner Profile = "metadata-signer"
 )
 
+// Profiles are all there are.
+var Profiles = []Profile{Root, Link, DocumentSigner, CredentialSigner, StatusSigner, MetadataSigner}
+
 // longest is each profile's longest validity.
 var longest = map[Profile]time.Duration{
 	Root:             7300 * 24 * time.Hour, // 20 years; the strictest verifier counts 365 days each
+	Link:             7300 * 24 * time.Hour,
 	DocumentSigner:   457 * 24 * time.Hour,
 	CredentialSigner: 457 * 24 * time.Hour,
 	StatusSigner:     1187 * 24 * time.Hour,
 	MetadataSigner:   457 * 24 * time.Hour,
 }
-
-// Object identifiers (iso(1) standard(0) driving-licence(18013) part 5).
-var (
-	oidDocumentSigner = asn1.ObjectIdentifier{1, 0, 18013, 5, 1, 2}
-	oidExtKeyUsage    = asn1.ObjectIdentifier{2, 5, 29, 37}
-	oidIssuerAltName  = asn1.ObjectIdentifier{2, 5, 29, 18}
-)
 
 // Name is a distinguished name.
 type Name struct {
@@ -96,6 +95,11 @@ func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer
 	if err != nil {
 		return nil, err
 	}
+	return issue(template, parent, public, signer, Linter{Profile: plan.Profile})
+}
+
+// issue signs a template that the linter found right.
+func issue(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer, linter Linter) ([]byte, error) {
 	issuerTemplate := parent
 	if parent == nil {
 		issuerTemplate = template
@@ -109,7 +113,8 @@ func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(LintCertificate(trial, plan.Profile, stand)); err != nil {
+	linter.Issuer = stand
+	if err := refuse(linter.Certificate(trial)); err != nil {
 		return nil, fmt.Errorf("the certificate would not be right: %w", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuerTemplate, public, signer)
@@ -119,7 +124,8 @@ func Create(plan Plan, parent *x509.Certificate, public crypto.PublicKey, signer
 	if err := same(trial, der, parent == nil); err != nil {
 		return nil, err
 	}
-	if err := refuse(LintCertificate(der, plan.Profile, parent)); err != nil {
+	linter.Issuer = parent
+	if err := refuse(linter.Certificate(der)); err != nil {
 		return nil, fmt.Errorf("the signed certificate is not right: %w", err)
 	}
 	return der, nil
@@ -191,11 +197,19 @@ func same(trial, der []byte, root bool) error {
 		return nil
 	}
 	if !bytes.Equal(a.RawSubject, b.RawSubject) || !bytes.Equal(a.RawIssuer, b.RawIssuer) || a.SerialNumber.Cmp(b.SerialNumber) != 0 ||
-		!a.NotBefore.Equal(b.NotBefore) || !a.NotAfter.Equal(b.NotAfter) || len(a.Extensions) != len(b.Extensions) {
+		!a.NotBefore.Equal(b.NotBefore) || !a.NotAfter.Equal(b.NotAfter) {
 		return errors.New("what was signed is not what was linted")
 	}
-	for i, e := range a.Extensions {
-		o := b.Extensions[i]
+	return sameExtensions(a.Extensions, b.Extensions)
+}
+
+// sameExtensions compares extensions, but for the identifier of the key.
+func sameExtensions(a, b []pkix.Extension) error {
+	if len(a) != len(b) {
+		return errors.New("other extensions were signed than linted")
+	}
+	for i, e := range a {
+		o := b[i]
 		if !e.Id.Equal(o.Id) || e.Critical != o.Critical || !bytes.Equal(e.Value, o.Value) && !e.Id.Equal(oidSubjectKeyID) {
 			return fmt.Errorf("extension %v was signed otherwise than linted", e.Id)
 		}
@@ -291,15 +305,16 @@ func (p Plan) template(public crypto.PublicKey) (*x509.Certificate, error) {
 	if p.CRL != "" {
 		t.CRLDistributionPoints = []string{p.CRL}
 	}
-	alternative, err := p.issuerAltName()
-	if err != nil {
-		return nil, err
+	if p.ContactEmail != "" || p.ContactURL != "" {
+		alternative, err := p.issuerAltName()
+		if err != nil {
+			return nil, err
+		}
+		t.ExtraExtensions = []pkix.Extension{alternative}
 	}
-	t.ExtraExtensions = []pkix.Extension{alternative}
 	switch p.Profile {
 	case Root:
-		t.IsCA, t.BasicConstraintsValid, t.MaxPathLen, t.MaxPathLenZero = true, true, 0, true
-		t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+		authority(t)
 	case DocumentSigner:
 		value, err := asn1.Marshal([]asn1.ObjectIdentifier{oidDocumentSigner})
 		if err != nil {
@@ -319,11 +334,14 @@ func (p Plan) template(public crypto.PublicKey) (*x509.Certificate, error) {
 	return t, nil
 }
 
+// authority gives a template what an IACA's certificate has.
+func authority(t *x509.Certificate) {
+	t.IsCA, t.BasicConstraintsValid, t.MaxPathLen, t.MaxPathLenZero = true, true, 0, true
+	t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+}
+
 // issuerAltName is the contact of the issuing authority, non-critical.
 func (p Plan) issuerAltName() (pkix.Extension, error) {
-	if p.ContactEmail == "" && p.ContactURL == "" {
-		return pkix.Extension{}, errors.New("the issuer's contact is missing: give an e-mail address or a URL")
-	}
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		if p.ContactEmail != "" {

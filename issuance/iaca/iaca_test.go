@@ -7,11 +7,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/pem"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -212,134 +209,6 @@ func (r refusing) Sign(_ io.Reader, _ []byte, _ crypto.SignerOpts) ([]byte, erro
 }
 
 var errUsed = os.NewSyscallError("the key was used", os.ErrInvalid)
-
-// TestLintRules breaks one thing in a document signer's template at a time and
-// expects exactly that rule.
-func TestLintRules(t *testing.T) {
-	r := newRoot(t, elliptic.P256())
-	key := newKey(t, elliptic.P256())
-	extension := func(c *x509.Certificate, id asn1.ObjectIdentifier, critical bool, value []byte) {
-		for i, e := range c.ExtraExtensions {
-			if e.Id.Equal(id) {
-				c.ExtraExtensions[i] = pkix.Extension{Id: id, Critical: critical, Value: value}
-				return
-			}
-		}
-		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: id, Critical: critical, Value: value})
-	}
-	for _, test := range []struct {
-		rule   string
-		change func(c *x509.Certificate)
-	}{
-		{"serial.size", func(c *x509.Certificate) { c.SerialNumber = big.NewInt(5) }},
-		{"subject.country", func(c *x509.Certificate) { c.Subject.Country = []string{"UT", "UT"} }},
-		{"subject.common-name", func(c *x509.Certificate) { c.Subject.CommonName = "" }},
-		{"validity.longest", func(c *x509.Certificate) { c.NotAfter = c.NotBefore.AddDate(0, 0, 458) }},
-		{"validity.nested", func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(-time.Second) }},
-		{"subject-key-identifier", func(c *x509.Certificate) { c.SubjectKeyId = make([]byte, 20) }},
-		{"key-usage", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageContentCommitment }},
-		{"extended-key-usage", func(c *x509.Certificate) {
-			value, _ := asn1.Marshal([]asn1.ObjectIdentifier{oidDocumentSigner, {1, 0, 23220, 4, 1, 2}})
-			extension(c, oidExtKeyUsage, true, value)
-		}},
-		{"extension.critical", func(c *x509.Certificate) {
-			value, _ := asn1.Marshal([]asn1.ObjectIdentifier{oidDocumentSigner})
-			extension(c, oidExtKeyUsage, false, value)
-		}},
-		{"extension.forbidden", func(c *x509.Certificate) { extension(c, asn1.ObjectIdentifier{2, 5, 29, 36}, false, []byte{0x30, 0}) }},
-		{"extension.unknown", func(c *x509.Certificate) { extension(c, asn1.ObjectIdentifier{1, 2, 3}, true, []byte{5, 0}) }},
-		{"basic-constraints.leaf", func(c *x509.Certificate) { c.BasicConstraintsValid = true }},
-		{"issuer-alt-name", func(c *x509.Certificate) { c.ExtraExtensions = c.ExtraExtensions[1:] }},
-		{"issuer-alt-name.kind", func(c *x509.Certificate) { extension(c, oidIssuerAltName, false, []byte{0x30, 4, 0x82, 2, 'a', 'b'}) }},
-		{"crl-distribution-points", func(c *x509.Certificate) { c.CRLDistributionPoints = nil }},
-		{"crl-distribution-points.uri", func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"ldap://x/y"} }},
-		{"country.equal", func(c *x509.Certificate) { c.Subject.Country = []string{"XX"} }},
-		{"state.equal", func(c *x509.Certificate) { c.Subject.Province = []string{"UT-PU"} }},
-	} {
-		template, err := plan(DocumentSigner).template(key.Public())
-		if err != nil {
-			t.Fatal(err)
-		}
-		test.change(template)
-		der, err := x509.CreateCertificate(rand.Reader, template, r.cert, key.Public(), r.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		findings := LintCertificate(der, DocumentSigner, r.cert)
-		if test.rule == "subject.country" {
-			findings = findings[:1] // it differs from the issuer's too
-		}
-		if len(findings) != 1 || findings[0].Rule != test.rule || findings[0].Severity != Fault {
-			t.Errorf("%s: found %v", test.rule, findings)
-		}
-	}
-}
-
-func TestLintRootRules(t *testing.T) {
-	key := newKey(t, elliptic.P256())
-	for _, test := range []struct {
-		rule   string
-		change func(c *x509.Certificate)
-	}{
-		{"basic-constraints", func(c *x509.Certificate) { c.MaxPathLenZero = false }},
-		{"basic-constraints", func(c *x509.Certificate) { c.MaxPathLen = 1 }},
-		{"key-usage", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageDigitalSignature }},
-		{"validity.longest", func(c *x509.Certificate) { c.NotAfter = c.NotBefore.AddDate(20, 0, 0) }},
-		{"extended-key-usage.root", func(c *x509.Certificate) {
-			value, _ := asn1.Marshal([]asn1.ObjectIdentifier{oidDocumentSigner})
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: oidExtKeyUsage, Critical: true, Value: value})
-		}},
-		{"crl-distribution-points.root", func(c *x509.Certificate) { c.CRLDistributionPoints = nil }},
-		{"subject.state", func(c *x509.Certificate) { c.Subject.Province = []string{"Utopia"} }},
-	} {
-		template, err := plan(Root).template(key.Public())
-		if err != nil {
-			t.Fatal(err)
-		}
-		test.change(template)
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if findings := LintCertificate(der, Root, nil); len(findings) != 1 || findings[0].Rule != test.rule {
-			t.Errorf("%s: found %v", test.rule, findings)
-		}
-	}
-}
-
-func TestLintCRLRules(t *testing.T) {
-	r := newRoot(t, elliptic.P256())
-	other := newRoot(t, elliptic.P256())
-	for _, test := range []struct {
-		rule   string
-		change func(l *x509.RevocationList)
-	}{
-		{"crl.next-update", func(l *x509.RevocationList) { l.NextUpdate = l.ThisUpdate.AddDate(0, 0, 91) }},
-		{"crl.entry-extensions", func(l *x509.RevocationList) {
-			l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(7), RevocationTime: start, ReasonCode: 1}}
-		}},
-		{"crl.extensions", func(l *x509.RevocationList) {
-			l.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0}}}
-		}},
-	} {
-		l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: start, NextUpdate: start.AddDate(0, 0, 60)}
-		test.change(l)
-		der, err := x509.CreateRevocationList(rand.Reader, l, r.cert, r.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if findings := LintCRL(der, r.cert); len(findings) != 1 || findings[0].Rule != test.rule {
-			t.Errorf("%s: found %v", test.rule, findings)
-		}
-	}
-	crl, err := CreateCRL(r.cert, r.key, 1, nil, start, start.AddDate(0, 0, 60))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if findings := LintCRL(crl, other.cert); len(findings) != 1 || findings[0].Rule != "authority-key-identifier" {
-		t.Errorf("another root's: %v", findings)
-	}
-}
 
 func TestSerialNumbers(t *testing.T) {
 	seen := map[string]bool{}
