@@ -10,6 +10,7 @@ package trust
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -235,17 +236,23 @@ func (p *Providers) byChain(chain []*x509.Certificate, now time.Time) ([]match, 
 	if leaf.IsCA || leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return nil, ErrLeaf
 	}
+	if slices.ContainsFunc(chain, p.isAnchor) {
+		return nil, ErrAnchorInside
+	}
+	path, ok := pathOf(chain)
+	if !ok {
+		return nil, ErrUntrusted
+	}
+	top := path[len(path)-1]
+	if selfSigned(top) {
+		return nil, ErrAnchorInside
+	}
 	intermediates := x509.NewCertPool()
-	for n, certificate := range chain {
-		if p.isAnchor(certificate) || selfSigned(certificate) {
-			return nil, ErrAnchorInside
-		}
-		if n > 0 {
-			intermediates.AddCert(certificate)
-		}
+	for _, certificate := range path[1:] {
+		intermediates.AddCert(certificate)
 	}
 	for n := range p.list {
-		if len(p.list[n].Anchors) == 0 {
+		if !p.list[n].issued(top) {
 			continue
 		}
 		_, err := leaf.Verify(x509.VerifyOptions{Roots: p.pools[n], Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
@@ -257,6 +264,38 @@ func (p *Providers) byChain(chain []*x509.Certificate, now time.Time) ([]match, 
 		return nil, ErrUntrusted
 	}
 	return matches, nil
+}
+
+// maxRSA bounds an RSA key among a chain's certificates, in bits: one as long as a
+// request may be costs a tenth of a second.
+const maxRSA = 4096
+
+// pathOf picks from a stranger's certificates those that lead from the leaf
+// upwards, one for each name. Package x509 tries all that have a name with each
+// other: eight of the same name cost it a third of a second. False when one of
+// them has a key that costs too much.
+func pathOf(chain []*x509.Certificate) (path []*x509.Certificate, ok bool) {
+	rest := slices.Clone(chain[1:])
+	for at := chain[0]; ; {
+		if key, isRSA := at.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > maxRSA {
+			return nil, false
+		}
+		path = append(path, at)
+		rest = slices.DeleteFunc(rest, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, at.RawSubject) })
+		next := slices.IndexFunc(rest, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, at.RawIssuer) })
+		if next < 0 {
+			return path, true
+		}
+		at = rest[next]
+	}
+}
+
+// issued tells whether one of the provider's anchors issued a certificate. It is
+// asked first, because what is below it strangers can make.
+func (p *Provider) issued(top *x509.Certificate) bool {
+	return slices.ContainsFunc(p.Anchors, func(anchor *x509.Certificate) bool {
+		return bytes.Equal(anchor.RawSubject, top.RawIssuer) && top.CheckSignatureFrom(anchor) == nil
+	})
 }
 
 func (p *Provider) has(public crypto.PublicKey) bool {
