@@ -27,6 +27,8 @@ func (i *instance) documents(t testing.TB) map[string][2]string {
 		"server metadata": {i.wellKnown(serverName), "application/json"},
 		"OpenID metadata": {i.wellKnown("openid-configuration"), "application/json"},
 		"DID document":    {did, "application/did+json"},
+		"DID linkage":     {origin + "/.well-known/did-configuration.json", "application/json"},
+		"SD-JWT VC keys":  {i.wellKnown("jwt-vc-issuer"), "application/json"},
 		"CRL":             {i.crl(t), "application/pkix-crl"},
 		"IACA in DER":     {i.issuer + "/iaca/iaca-1.cer", "application/pkix-cert"},
 		"IACA in PEM":     {i.issuer + "/iaca/iaca-1.pem", "application/pem-certificate-chain"},
