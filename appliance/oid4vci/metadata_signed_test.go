@@ -77,7 +77,7 @@ func (s signing) signatures(t *testing.T) (n int) {
 func (s signing) verified(t *testing.T, a answer) map[string]any {
 	t.Helper()
 	want(t, a.status == http.StatusOK && a.header.Get("Content-Type") == "application/jwt", "check 26", a.header)
-	object, err := jose.ParseSigned(string(a.body), []jose.SignatureAlgorithm{jose.ES256})
+	object, err := jose.ParseSignedCompact(string(a.body), []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ func (i *instance) asDraft13(t testing.TB, credential, id string, k key) {
 func (i *instance) signed(t testing.TB, credential string, k key) {
 	t.Helper()
 	compact, _, _ := strings.Cut(credential, "~")
-	object, err := jose.ParseSigned(compact, []jose.SignatureAlgorithm{jose.ES256})
+	object, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
 	}

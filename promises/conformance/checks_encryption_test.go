@@ -182,7 +182,10 @@ func TestCheck268And269Parameters(t *testing.T) {
 	s, r := i.session(t, pidSDJWT), newRecipient(t)
 	private := members{}
 	with(r.asked(t, jose.A128GCM, false)["jwk"].(members), nil)(private, nil)
-	d := r.private.D.FillBytes(make([]byte, 32))
+	d, err := r.private.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	ed := newKey(t, jose.EdDSA).members(t)
 	x, y := offCurve(t)
 	for name, asked := range map[string]any{

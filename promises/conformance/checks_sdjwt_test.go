@@ -47,7 +47,7 @@ func readSDJWT(t testing.TB, credential string) sdJWT {
 	}
 	parts := strings.Split(strings.TrimSuffix(credential, "~"), "~")
 	c := sdJWT{text: credential, header: members{}}
-	signed, err := jose.ParseSigned(parts[0], asymmetric)
+	signed, err := jose.ParseSignedCompact(parts[0], asymmetric)
 	if err != nil {
 		t.Fatal(err)
 	}

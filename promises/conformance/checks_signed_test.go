@@ -36,7 +36,7 @@ func (i *instance) iaca(t testing.TB) *x509.Certificate {
 // header's leaf, which must lead to the IACA (checks 055, 056).
 func (i *instance) readSigned(t testing.TB, compact string) signedForm {
 	t.Helper()
-	signed, err := jose.ParseSigned(compact, asymmetric)
+	signed, err := jose.ParseSignedCompact(compact, asymmetric)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestCheckSignedMetadata(t *testing.T) {
 				data[len(data)/2] ^= 1
 				changed := append([]string{}, parts...)
 				changed[n+1] = base64.RawURLEncoding.EncodeToString(data)
-				signed, err := jose.ParseSigned(strings.Join(changed, "."), asymmetric)
+				signed, err := jose.ParseSignedCompact(strings.Join(changed, "."), asymmetric)
 				if err != nil {
 					t.Fatal(err)
 				}

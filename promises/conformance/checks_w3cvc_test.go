@@ -23,7 +23,7 @@ type jwtVC struct {
 // document, fetched from the instance, has for its kid.
 func (i *instance) readVC(t testing.TB, credential string) jwtVC {
 	t.Helper()
-	signed, err := jose.ParseSigned(credential, asymmetric)
+	signed, err := jose.ParseSignedCompact(credential, asymmetric)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -224,19 +224,21 @@ func TestStatusUnreachable(t *testing.T) {
 		answer       func(http.ResponseWriter, *http.Request)
 		closed, open error
 	}{
-		"404":                 {status(404), ErrUnreachable, nil},
-		"503":                 {status(503), ErrUnreachable, nil},
-		"204":                 {status(204), ErrUnreachable, nil},
-		"cut off":             {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ErrUnreachable, nil},
-		"another type":        {typed("application/jwt", "x"), ErrList, ErrList},
-		"no token":            {typed(statusListType, "x"), ErrList, ErrList},
-		"too long":            {typed(statusListType, strings.Repeat("x", maxToken+1)), ErrList, ErrList},
-		"redirect elsewhere":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere+"/list", 302) }, ErrUnreachable, nil},
-		"redirect without s":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http"+s.URL[5:]+"/list", 302) }, ErrUnreachable, nil},
-		"redirected for ever": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", 302) }, ErrUnreachable, nil},
+		"404":                {status(404), ErrUnreachable, nil},
+		"503":                {status(503), ErrUnreachable, nil},
+		"204":                {status(204), ErrUnreachable, nil},
+		"cut off":            {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ErrUnreachable, nil},
+		"another type":       {typed("application/jwt", "x"), ErrList, ErrList},
+		"no token":           {typed(statusListType, "x"), ErrList, ErrList},
+		"too long":           {typed(statusListType, strings.Repeat("x", maxToken+1)), ErrList, ErrList},
+		"redirect elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere+"/list", http.StatusFound) }, ErrUnreachable, nil},
+		"redirect without s": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http"+s.URL[5:]+"/list", http.StatusFound)
+		}, ErrUnreachable, nil},
+		"redirected for ever": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) }, ErrUnreachable, nil},
 		"redirected once": {func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/list" {
-				http.Redirect(w, r, "/there", 302)
+				http.Redirect(w, r, "/there", http.StatusFound)
 				return
 			}
 			served(w, r)
