@@ -22,7 +22,8 @@ type Material struct {
 	HolderDID string
 	// Chain is the signer's certificate chain without the anchor, DER, leaf first.
 	Chain [][]byte
-	// KeyID is the signer's DID URL, for formats under a DID.
+	// KeyID becomes kid, in formats that have one: the signer's DID URL, or its
+	// name in the issuer's key set.
 	KeyID string
 	// DraftType gives an SD-JWT VC the media type that older drafts had.
 	DraftType bool
