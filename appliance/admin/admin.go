@@ -1,6 +1,6 @@
 // Package admin is the operators' API: pre-authorized offers, credentials that
 // wait for an approval, wallets' refused requests, configurations, identities,
-// events. It is served on a listener of its own; every request
+// what will break, events. It is served on a listener of its own; every request
 // needs an operator's bearer token.
 //
 // Names and shapes follow what users of comparable products know: errors are
@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"chancery/appliance/foresight"
 	"chancery/appliance/oid4vci/doctor"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
@@ -43,6 +44,8 @@ type Config struct {
 	Identities func(ctx context.Context) (wire.IdentitiesResponse, error)
 	// Doctor has wallets' latest refused requests.
 	Doctor *doctor.Ring
+	// Foresight looks at what is wrong and what will be.
+	Foresight func(ctx context.Context) foresight.Report
 	// ClientAuthentication tells whether the issuer has a way to authenticate clients.
 	ClientAuthentication bool
 	// Links makes an offer's links from its secrets.
@@ -86,6 +89,7 @@ func New(c Config) http.Handler {
 	mux.Handle("GET /v1/openid/configurations/{id}", a.operator(a.readConfiguration))
 	mux.Handle("GET /v1/identities", a.operator(a.listIdentities))
 	mux.Handle("GET /v1/identities/{label}", a.operator(a.readIdentity))
+	mux.Handle("GET /v1/foresight", a.operator(a.readForesight))
 	mux.Handle("GET /v1/events", a.operator(a.listEvents))
 	return a.plain(mux)
 }

@@ -28,7 +28,7 @@ var everyPath = map[string]string{
 	"/v1/openid/deferred": "GET", "/v1/openid/deferred/x": "GET", "/v1/openid/deferred/x/approve": "POST", "/v1/openid/deferred/x/refuse": "POST",
 	"/v1/openid/failures": "GET", "/v1/openid/failures/x": "GET",
 	"/v1/openid/configurations": "GET", "/v1/openid/configurations/x": "GET",
-	"/v1/identities": "GET", "/v1/identities/x": "GET", "/v1/events": "GET",
+	"/v1/identities": "GET", "/v1/identities/x": "GET", "/v1/foresight": "GET", "/v1/events": "GET",
 }
 
 // TestAuthentication: nothing is served without an operator's token.

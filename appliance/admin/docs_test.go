@@ -42,7 +42,7 @@ func TestDocumentation(t *testing.T) {
 			mentions("| `"+method+" "+path+"` |", "request")
 		}
 	}
-	for _, body := range []any{createRequest{}, span{}, createdBody{}, offerBody{}, codeBody{}, requirementsBody{}, credentialBody{}, notificationBody{}, deferredBody{}, refuseRequest{}, failureBody{}, configurationBody{}, claimBody{}, identityBody{}, certificateBody{}, crlBody{}, eventBody{}, listBody{}, Error{}, Detail{}, issuance.Profile{}} {
+	for _, body := range []any{createRequest{}, span{}, createdBody{}, offerBody{}, codeBody{}, requirementsBody{}, credentialBody{}, notificationBody{}, deferredBody{}, refuseRequest{}, failureBody{}, configurationBody{}, claimBody{}, identityBody{}, certificateBody{}, crlBody{}, foresightBody{}, horizonBody{}, findingBody{}, eventBody{}, listBody{}, Error{}, Detail{}, issuance.Profile{}} {
 		for _, name := range members(reflect.TypeOf(body)) {
 			if !strings.Contains(page, "`"+name+"`") && !strings.Contains(page, `"`+name+`"`) {
 				t.Errorf("member %s of %T is not in the page", name, body)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"chancery/appliance/foresight"
 	"chancery/appliance/oid4vci"
 	"chancery/appliance/oid4vci/doctor"
 	"chancery/appliance/signer/signertest"
@@ -40,6 +41,8 @@ type rig struct {
 	server *httptest.Server
 	// token is an operator's, named "clerk".
 	token string
+	// report is what a look ahead finds.
+	report foresight.Report
 	// log is what the API logged.
 	log bytes.Buffer
 }
@@ -98,7 +101,7 @@ func (r *rig) config(t testing.TB) Config {
 	t.Helper()
 	return Config{
 		Store: r.store, Doctor: r.doctor, ClientAuthentication: true, Configurations: examples(t), Identities: r.signer.Sign.Identities,
-		DefaultExpiry: 10 * time.Minute, LongestExpiry: 24 * time.Hour, CodeLength: 6, Now: time.Now, Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
+		DefaultExpiry: 10 * time.Minute, LongestExpiry: 24 * time.Hour, CodeLength: 6, Now: time.Now, Foresight: func(context.Context) foresight.Report { return r.report }, Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
 		Links: func(c store.Created) (Links, error) {
 			object, err := oid4vci.OfferObject(signertest.Issuer, c.Offer, c.Code)
 			uri := oid4vci.OfferURI(signertest.Issuer, c.URISecret)

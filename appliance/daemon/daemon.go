@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chancery/appliance/admin"
+	"chancery/appliance/foresight"
 	"chancery/appliance/oid4vci"
 	"chancery/appliance/process"
 	"chancery/appliance/signer/wire"
@@ -54,6 +56,8 @@ type appliance struct {
 	signer  *wire.Client
 	issuer  *oid4vci.Issuer
 	metrics *metrics
+	// foreseen is the latest look ahead; nil before the first.
+	foreseen atomic.Pointer[foresight.Report]
 }
 
 // Run serves until ctx ends, and closes everything in order: listeners first,
@@ -174,10 +178,11 @@ func (d *appliance) send(ctx context.Context, source string, events []store.Even
 	return r.LastSeq, err
 }
 
-// refresh publishes what follows from the signer's keys, again and again. A
-// signer that is away changes nothing of what is published.
+// refresh publishes what follows from the signer's keys, again and again, and
+// looks ahead. A signer that is away changes nothing of what is published.
 func (d *appliance) refresh(ctx context.Context) {
 	pause, quiet := refreshSoon, true
+	ahead := &outlook{at: time.Now()}
 	for {
 		err := d.issuer.Refresh(ctx)
 		switch {
@@ -189,6 +194,7 @@ func (d *appliance) refresh(ctx context.Context) {
 			quiet = true // once for each outage
 			d.log.Warn("the signer's keys cannot be read", "error", err.Error())
 		}
+		d.foresee(ctx, ahead)
 		select {
 		case <-ctx.Done():
 			return
@@ -206,7 +212,7 @@ func (d *appliance) operators(configurations []*configuration.Configuration) htt
 	api := admin.New(admin.Config{
 		Store: d.store, Configurations: byID, Identities: d.signer.Identities, Links: d.links,
 		DefaultExpiry: d.cfg.Offers.DefaultExpiry.Std(), LongestExpiry: d.cfg.Offers.LongestExpiry.Std(),
-		CodeLength: d.cfg.Offers.TransactionCodeLength, Now: time.Now, Log: d.log, Doctor: d.issuer.Doctor(),
+		CodeLength: d.cfg.Offers.TransactionCodeLength, Now: time.Now, Log: d.log, Doctor: d.issuer.Doctor(), Foresight: d.lookAhead,
 		ClientAuthentication: len(d.cfg.Issuer.Clients)+len(d.cfg.Issuer.WalletAttestation.Providers) > 0,
 	})
 	mux := http.NewServeMux()

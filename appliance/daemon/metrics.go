@@ -126,6 +126,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	m.collectKeys(gauge)
+	m.collectForesight(gauge)
 }
 
 // collectKeys tells when certificates and revocation lists end.
