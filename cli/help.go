@@ -11,10 +11,10 @@ import (
 func commands() []command {
 	return []command{
 		offerCreate, offerList, offerShow, offerCancel,
-		deferredList, deferredApprove, deferredRefuse, eventsList, eventsExplain, status,
+		deferredList, deferredApprove, deferredRefuse, eventsList, eventsExplain, status, doctor,
 		walletAccept, walletResume, walletRefresh, walletAttester, verifyCommand,
 		auditVerify, auditProve, auditExport,
-		lintCert, lintCRL,
+		lintCert, lintCRL, lintCSR, lintRules,
 		ceremonyCommand,
 		{name: "version", summary: "Print the version", set: func(*flag.FlagSet) func(*session, []string) error {
 			return func(s *session, args []string) error {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"testing"
 )
@@ -37,8 +38,12 @@ func (a adminAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(http.StatusUnauthorized, `{"code":"Unauthorized","message":"the token is unknown"}`)
 		return
 	}
-	path := strings.NewReplacer("/v1/openid/offers/pre-authorized", "offers", "/v1/openid/", "", "/v1/", "", offerID, "OFFER", deferredID, "DEFERRED").Replace(r.URL.Path)
-	switch r.Method + " " + path {
+	if strings.HasSuffix(r.URL.Path, "/v1/foresight") {
+		answer(http.StatusOK, foresight(strings.TrimSuffix(r.URL.Path, "/v1/foresight")))
+		return
+	}
+	resource := strings.NewReplacer("/v1/openid/offers/pre-authorized", "offers", "/v1/openid/", "", "/v1/", "", offerID, "OFFER", deferredID, "DEFERRED").Replace(r.URL.Path)
+	switch r.Method + " " + resource {
 	case "POST offers":
 		a.create(r, answer)
 	case "GET offers":
@@ -56,13 +61,13 @@ func (a adminAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(http.StatusOK, `{"data":[{"seq":3,"timestamp":"2026-11-24T11:58:00.25Z","type":"offer.failed","actor":"wallet","subject":"`+offerID+`","data":{"reason":"wallet reported a failure"}},
 			{"seq":2,"timestamp":"2026-11-24T11:57:00Z","type":"appliance.started","actor":"appliance"}]}`)
 	default:
-		a.support(r, path, answer)
+		a.support(r, resource, answer)
 	}
 }
 
 // support has what operators decide and explain.
-func (a adminAPI) support(r *http.Request, path string, answer func(int, string)) {
-	switch r.Method + " " + path {
+func (a adminAPI) support(r *http.Request, resource string, answer func(int, string)) {
+	switch r.Method + " " + resource {
 	case "GET deferred":
 		switch r.URL.Query().Get("state") {
 		case "pending":
@@ -100,6 +105,27 @@ func (a adminAPI) support(r *http.Request, path string, answer func(int, string)
 	default:
 		answer(http.StatusNotFound, `{"code":"NotFound","message":"There is no such resource."}`)
 	}
+}
+
+// foresight is what is foreseen, by the last part of the API's base path.
+func foresight(base string) string {
+	finding := func(severity, horizon, subject, text, more string) string {
+		return fmt.Sprintf(`{"rule":"r","severity":%q,"horizon":%q,"subject":%q,"text":%q,"remedy":"Make a new key in a ceremony."%s}`, severity, horizon, subject, text, more)
+	}
+	var findings []string
+	switch path.Base(base) {
+	case "week":
+		findings = []string{
+			finding("warning", "now", "org.iso.18013.5.1.mDL", "Credentials of org.iso.18013.5.1.mDL get less than their 30 days: they end with the certificate of ds-1, on 2026-11-29.", ""),
+			finding("error", "week", "ds-1", "The certificate of ds-1 ends on 2026-11-29.", `,"begins":"2026-11-30T00:00:00Z"`)}
+	case "month":
+		findings = []string{finding("error", "month", "wallet listener", "The TLS certificate of the wallet listener ends on 2026-12-20.", `,"begins":"2026-12-21T00:00:00Z"`)}
+	case "warning":
+		findings = []string{finding("warning", "now", "iaca-1", "The IACA certificate iaca-1 ends on 2027-04-04.", "")}
+	case "now":
+		findings = []string{`{"severity":"error","horizon":"now","subject":"x\u001b[2J","text":"Broken.","remedy":"Mend it."}`}
+	}
+	return `{"lookedAt":"2026-11-25T22:40:00Z","horizons":[],"findings":[` + strings.Join(findings, ",") + `]}`
 }
 
 func (a adminAPI) create(r *http.Request, answer func(int, string)) {
