@@ -17,7 +17,7 @@ type lintFlags struct {
 }
 
 func (f *lintFlags) declare(flags *flag.FlagSet) {
-	flags.StringVar(&f.audience, "for", string(iaca.Everyone), "whose rules count: everyone, iso, aamva or eudi (`AUDIENCE`)")
+	flags.StringVar(&f.audience, "for", string(iaca.Everyone), "hold it against the rules of `AUDIENCE`: everyone, iso, aamva or eudi")
 	flags.BoolVar(&f.asJSON, "json", false, "print the findings as JSON")
 	flags.BoolVar(&f.strict, "strict", false, "let warnings fail, too")
 }

@@ -50,6 +50,9 @@ func TestScripts(t *testing.T) {
 			if err := writeGolden(golden, e.WorkDir); err != nil {
 				return err
 			}
+			if err := writeAuthority(e.WorkDir); err != nil {
+				return err
+			}
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), ca, 0o600); err != nil {
 				return err
 			}

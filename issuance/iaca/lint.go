@@ -183,7 +183,12 @@ func (l *lint) validity() {
 	case authority && end.After(from.Add(longest[l.Profile])):
 		l.report("validity.root-days", "it is valid for %d days", days)
 	}
-	if l.Issuer != nil && l.Profile != Root && (from.Before(l.Issuer.NotBefore) || until.After(l.Issuer.NotAfter)) {
+	if l.Issuer == nil || l.Profile == Root {
+		return
+	}
+	if l.Profile == Link && until.After(l.Issuer.NotAfter) {
+		l.report("link.validity", "the old root ends on %s", l.Issuer.NotAfter.UTC().Format(time.DateOnly))
+	} else if from.Before(l.Issuer.NotBefore) || until.After(l.Issuer.NotAfter) {
 		l.report("validity.nested", "it is valid outside its issuer's validity, %s to %s",
 			l.Issuer.NotBefore.UTC().Format(time.DateOnly), l.Issuer.NotAfter.UTC().Format(time.DateOnly))
 	}

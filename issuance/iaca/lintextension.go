@@ -27,6 +27,7 @@ var (
 
 	oidDocumentSigner   = asn1.ObjectIdentifier{1, 0, 18013, 5, 1, 2}
 	oidMdocSigner       = asn1.ObjectIdentifier{1, 0, 23220, 4, 1, 2}        // ISO/IEC 23220-4
+	oidOldPIDSigner     = asn1.ObjectIdentifier{1, 3, 130, 2, 0, 0, 1, 2}    // the EUDI reference issuer until 2025
 	oidQCTypePID        = asn1.ObjectIdentifier{0, 4, 0, 194126, 1, 1}       // ETSI TS 119 412-6
 	oidCAIssuers        = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 2}  // RFC 5280 §4.2.2.1
 	oidExtensionRequest = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14} // RFC 2985 §5.4.2
@@ -41,6 +42,10 @@ var forbidden = map[string]string{
 // etsi are the extensions that ETSI TS 119 412-6 adds; none is critical.
 var etsi = []asn1.ObjectIdentifier{oidPolicies, oidAuthorityInfo, oidQCStatements, oidShortTerm}
 
+// elsewhere are purposes of certificates that are no issuer's: anyExtendedKeyUsage,
+// serverAuth, clientAuth, OCSPSigning.
+var elsewhere = []string{"2.5.29.37.0", "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.9"}
+
 // inProfile tells whether an extension is in the profile's table, and whether it
 // must be critical.
 func (l *lint) inProfile(id asn1.ObjectIdentifier) (critical, known bool) {
@@ -51,7 +56,7 @@ func (l *lint) inProfile(id asn1.ObjectIdentifier) (critical, known bool) {
 	case id.Equal(oidBasicConstraints):
 		return true, authority
 	case id.Equal(oidExtKeyUsage):
-		return l.Profile == DocumentSigner, !authority
+		return l.Profile == DocumentSigner, !authority && l.Profile != StatusSigner
 	}
 	return false, slices.ContainsFunc([]asn1.ObjectIdentifier{oidSubjectKeyID, oidAuthorityKeyID, oidIssuerAltName, oidCRLPoints, oidSubjectAltName}, id.Equal)
 }
@@ -105,7 +110,7 @@ func (l *lint) listed(e extension) {
 	critical, known := l.inProfile(e.ID)
 	switch authority := l.Profile == Root || l.Profile == Link; {
 	case e.ID.Equal(oidBasicConstraints) && !authority: // has a rule of its own
-	case e.ID.Equal(oidExtKeyUsage) && authority && l.Audience != ISO: // has a rule of its own
+	case e.ID.Equal(oidExtKeyUsage) && (authority && l.Audience != ISO || l.Profile == StatusSigner): // has a rule of its own
 	case known && critical != e.Critical:
 		l.report("extension.critical", "extension %s has critical %v", id, e.Critical)
 	case !known && e.Critical:
@@ -149,8 +154,12 @@ func (l *lint) purpose() {
 		if e == nil {
 			return
 		}
+		if l.Profile == StatusSigner && e.Critical {
+			l.report("extended-key-usage.critical", "extendedKeyUsage is critical")
+		}
 		for _, p := range purposes(e) {
-			if text := p.String(); strings.HasPrefix(text, "1.0.18013.5.1.") || strings.HasPrefix(text, "1.0.23220.4.1.") {
+			text := p.String()
+			if strings.HasPrefix(text, "1.0.18013.5.1.") || strings.HasPrefix(text, "1.0.23220.4.1.") || slices.Contains(elsewhere, text) {
 				l.report("extended-key-usage.purpose", "extendedKeyUsage has %s, another profile's", text)
 			}
 		}

@@ -8,7 +8,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"math/big"
-	"slices"
 	"time"
 )
 
@@ -172,11 +171,15 @@ func GuessProfile(der []byte) (Profile, error) {
 }
 
 func guess(extensions []extension) Profile {
+	if e := find(extensions, oidExtKeyUsage); e != nil {
+		for _, p := range purposes(e) {
+			if p.Equal(oidDocumentSigner) || p.Equal(oidMdocSigner) || p.Equal(oidOldPIDSigner) {
+				return DocumentSigner
+			}
+		}
+	}
 	if e := find(extensions, oidBasicConstraints); e != nil && len(e.Value) > 2 {
 		return Link // a CA that is no root
-	}
-	if e := find(extensions, oidExtKeyUsage); e != nil && slices.ContainsFunc(purposes(e), oidDocumentSigner.Equal) {
-		return DocumentSigner
 	}
 	return ""
 }
