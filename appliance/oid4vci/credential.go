@@ -306,6 +306,7 @@ func (i *Issuer) issueNow(ctx context.Context, cfg *configuration.Configuration,
 func (i *Issuer) again(ctx context.Context, cfg *configuration.Configuration, grant *store.Grant, b bound, now time.Time) (*response, error) {
 	var keys, proofs [32]byte
 	var repeat func() (*response, error)
+	reason := "the credential was issued already, or is waiting, for other keys"
 	if grant.Deferring(cfg.ID) {
 		var err error
 		if keys, proofs, err = grant.Waiting(ctx, cfg.ID); err != nil {
@@ -316,7 +317,8 @@ func (i *Issuer) again(ctx context.Context, cfg *configuration.Configuration, gr
 		before, err := grant.Repeat(ctx, cfg.ID)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			before = &store.Repetition{} // other keys than anybody's
+			before = &store.Repetition{} // other keys than anybody's: a used nonce is still told of first
+			reason = "the credential was issued already and cannot be had again"
 		case errors.Is(err, store.ErrRepeated):
 			return nil, denied("the credential was issued already, and repeated as often as is allowed")
 		case err != nil:
@@ -334,7 +336,7 @@ func (i *Issuer) again(ctx context.Context, cfg *configuration.Configuration, gr
 	}
 	if b.keys != keys {
 		i.nonces.release(nonces)
-		return nil, denied("the credential was issued already, or is waiting, for other keys")
+		return nil, denied(reason)
 	}
 	answer, err := repeat()
 	if err != nil {
