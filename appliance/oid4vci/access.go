@@ -65,8 +65,9 @@ func (i *Issuer) invalidBound(description string) *refusal.Refusal {
 // token, the body, the token's grant (release it), and its DPoP proof when it is
 // bound to a key. path is the endpoint's below the identifier, limit and code are
 // for a body that cannot be read, find looks the token up. Whoever has no token
-// is told so before the body is read; the grant is taken after it, so that a slow
-// sender does not keep it; what is wrong with the token is told first.
+// is told so before the body is read, so that a stranger's takes no memory; the
+// grant is taken after it, so that a slow sender does not keep it; what is wrong
+// with the token is told first.
 func (i *Issuer) protected(c *call, path string, limit int64, code string, find func(context.Context, string) (*store.Grant, error)) (*store.Grant, []byte, error) {
 	a, err := i.readAccess(c.r)
 	if err != nil {
@@ -78,8 +79,14 @@ func (i *Issuer) protected(c *call, path string, limit int64, code string, find 
 	if err := i.throttle(a.token); err != nil {
 		return nil, nil, err
 	}
-	body, bodyErr := readBody(c.r, limit, code)
-	grant, err := find(c.r.Context(), a.token)
+	err = i.store.KnowsToken(c.r.Context(), a.token)
+	var body []byte
+	var bodyErr error
+	var grant *store.Grant
+	if err == nil {
+		body, bodyErr = readBody(c.r, limit, code)
+		grant, err = find(c.r.Context(), a.token)
+	}
 	if errors.Is(err, store.ErrToken) && a.bound {
 		err = i.invalidBound("the access token is not valid")
 	}
