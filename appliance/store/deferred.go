@@ -172,7 +172,7 @@ type Transaction struct {
 	State DeferredState
 	// Holders is what [Grant.Defer] was given; nil unless State is approved.
 	Holders []byte
-	// KeysHash and ProofsHash are those of the credential request.
+	// KeysHash and ProofsHash are those of the credential request; zero when State is refused.
 	KeysHash, ProofsHash [32]byte
 	Interval             time.Duration
 
@@ -180,8 +180,8 @@ type Transaction struct {
 }
 
 // Transaction finds what a transaction_id stands for (OpenID4VCI 1.0 §9).
-// [ErrNotFound] when it is unknown, another offer's, or used: a wallet that has
-// lost the answer to its last poll repeats its credential request
+// [ErrNotFound] when it is unknown, another offer's, of an offer that has failed,
+// or used: a wallet that has lost the answer to its last poll repeats its credential request
 // ([Grant.Repeat]), as transaction_id must be invalid then. The error wraps
 // [ErrKeyAway] when the keys cannot be opened.
 func (g *Grant) Transaction(ctx context.Context, transactionID string) (*Transaction, error) {
@@ -206,10 +206,15 @@ func (g *Grant) Transaction(ctx context.Context, transactionID string) (*Transac
 	if !found || offer != g.id || !same(hash, secret.hash()) || place < 0 || place >= int64(len(g.Configurations)) {
 		return nil, ErrNotFound
 	}
-	if len(keys) != 32 || len(proofs) != 32 {
+	t.Configuration, t.State, t.Interval, t.bit = g.Configurations[place], DeferredState(state), time.Duration(interval)*time.Millisecond, 1<<place
+	switch {
+	case t.State == DeferredRefused:
+		return t, nil
+	case g.deferred&t.bit == 0: // the offer has failed, and only a refresh takes the request up again
+		return nil, ErrNotFound
+	case len(keys) != 32 || len(proofs) != 32:
 		return nil, errors.New("the deferred request has no hashes: the row was changed")
 	}
-	t.Configuration, t.State, t.Interval, t.bit = g.Configurations[place], DeferredState(state), time.Duration(interval)*time.Millisecond, 1<<place
 	t.KeysHash, t.ProofsHash = [32]byte(keys), [32]byte(proofs)
 	if t.State != DeferredApproved {
 		return t, nil
@@ -242,7 +247,7 @@ func (g *Grant) Complete(ctx context.Context, t *Transaction, credentials []Cred
 // use makes the transaction_id invalid. The offer's row has decided already
 // whether it may be used.
 func (t *Transaction) use(tx *database.Tx) error {
-	n, err := tx.Exec("UPDATE deferred SET state = 3, transaction_hash = NULL, holders = NULL WHERE id = ? AND state = 1", t.id)
+	n, err := tx.Exec("UPDATE deferred SET state = 3, transaction_hash = NULL, "+noHolders+" WHERE id = ? AND state = 1", t.id)
 	if err == nil && n != 1 {
 		err = errors.New("the deferred request is not what its offer says: the row was changed")
 	}
@@ -295,7 +300,7 @@ func (s *Store) DecideDeferred(ctx context.Context, id string, approve bool, rea
 		if !approve {
 			state, kind = DeferredRefused, "deferred.refused"
 		}
-		n, err := tx.Exec(`UPDATE deferred SET state = ?1, decided_at = ?2, decided_by = ?3, reason = ?4, holders = iif(?1 = 2, NULL, holders)
+		n, err := tx.Exec(`UPDATE deferred SET state = ?1, decided_at = ?2, decided_by = ?3, reason = ?4
 			WHERE id = ?5 AND state = 0 AND EXISTS (SELECT 1 FROM offers WHERE id = deferred.offer AND state = 2 AND due_at > ?2)`, int(state), millis(now), actor, reason, row)
 		if err != nil {
 			return err
@@ -304,6 +309,9 @@ func (s *Store) DecideDeferred(ctx context.Context, id string, approve bool, rea
 			return ErrState
 		}
 		if err := s.record(tx, Event{Time: now, Kind: kind, Actor: actor, Subject: formatUUID(offer), Detail: map[string]string{"deferred": id, "configuration": configuration}}); err != nil || approve {
+			return err
+		}
+		if _, err := tx.Exec("UPDATE deferred SET "+noHolders+" WHERE id = ?", row); err != nil {
 			return err
 		}
 		return s.refuse(tx, offerID, formatUUID(offer), 1<<place, now)

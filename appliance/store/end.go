@@ -33,7 +33,7 @@ func end(tx *database.Tx, id int64, state State, now time.Time, keepToken bool, 
 		}
 	}
 	if deferred != 0 {
-		if _, err := tx.Exec("UPDATE deferred SET state = 4, transaction_hash = NULL, holders = NULL WHERE offer = ? AND state IN (0, 1)", id); err != nil {
+		if _, err := tx.Exec("UPDATE deferred SET state = 4, transaction_hash = NULL, "+noHolders+" WHERE offer = ? AND state IN (0, 1)", id); err != nil {
 			return true, err
 		}
 	}
@@ -47,6 +47,9 @@ func shred(tx *database.Tx, id int64) error {
 	}
 	return putKey(tx, id, noKey[:])
 }
+
+// noHolders takes from a deferred request what tells of the holder's keys.
+const noHolders = "holders = NULL, keys_hash = x'', proofs_hash = x''"
 
 // forgetHashes takes away what tells whether a request is a repetition.
 func forgetHashes(tx *database.Tx, id int64) error {

@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestAnApprovalOfAFailedOffer holds that what an operator has approved is not
+// signed while its offer has failed, though a refresh token lives: what is signed
+// then could not be recorded. After a refresh it is fetched under the same
+// transaction_id.
+func TestAnApprovalOfAFailedOffer(t *testing.T) {
+	f := open(t)
+	ctx := context.Background()
+	w := f.wait("pid", "mdl")
+	f.decide(w.id, true)
+	g := f.grant(w.Token)
+	notification, err := g.Issue(ctx, "mdl", IssueRecord{Credentials: []Credential{credential("mdl")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Release()
+	if err := f.tell(w.Token, notification, CredentialFailure); err != nil {
+		t.Fatal(err)
+	}
+	f.wantState(w.Created.ID, Failed)
+	g, transaction, err := f.poll(w)
+	g.Release()
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("%+v, %v", transaction, err)
+	}
+	if w.RedeemedToken, err = f.Refresh(ctx, refreshing(w.RedeemedToken)); err != nil {
+		t.Fatal(err)
+	}
+	g, transaction, err = f.poll(w)
+	defer g.Release()
+	if err != nil || transaction.State != DeferredApproved {
+		t.Fatalf("%+v, %v", transaction, err)
+	}
+	if _, err := g.Complete(ctx, transaction, []Credential{credential("pid")}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDeferredHashesEnd holds that nothing tells of the holder's keys once a
+// deferred request is fetched, refused or over with its offer (promise P9).
+func TestDeferredHashesEnd(t *testing.T) {
+	ctx := context.Background()
+	for name, finish := range map[string]func(f *fixture, w waiting){
+		"fetched": func(f *fixture, w waiting) {
+			f.decide(w.id, true)
+			g, transaction, err := f.poll(w)
+			defer g.Release()
+			if err == nil {
+				_, err = g.Complete(ctx, transaction, []Credential{credential("pid")})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		},
+		"refused": func(f *fixture, w waiting) {
+			f.decide(w.id, false)
+			g, transaction, err := f.poll(w)
+			defer g.Release()
+			if err != nil || transaction.State != DeferredRefused {
+				t.Errorf("%+v, %v", transaction, err)
+			}
+		},
+		"cancelled": func(f *fixture, w waiting) {
+			if err := f.CancelOffer(ctx, w.Created.ID, "registrar"); err != nil {
+				t.Error(err)
+			}
+		},
+		"expired": func(f *fixture, w waiting) {
+			f.clock.pass(testRefresh + time.Hour)
+			f.sweep()
+		},
+	} {
+		f := open(t)
+		w := f.wait("pid", "mdl")
+		const kept = "SELECT count(*) FROM deferred WHERE length(keys_hash) + length(proofs_hash) + coalesce(length(holders), 0) > 0"
+		if n := f.ask(kept); n != 1 {
+			t.Fatalf("%s: %d before", name, n)
+		}
+		finish(f, w)
+		if n := f.ask(kept); n != 0 {
+			t.Errorf("%s: %d after", name, n)
+		}
+	}
+}
