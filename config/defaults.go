@@ -205,9 +205,3 @@ func CheckIdentifier(identifier string) error {
 	}
 	return nil
 }
-
-// TLSFiles returns the certificate and key files of a listener.
-func (i Issuer) TLSFiles() (certificate, key string) { return i.TLSCertificate, i.TLSKey }
-
-// TLSFiles returns the certificate and key files of a listener.
-func (a Admin) TLSFiles() (certificate, key string) { return a.TLSCertificate, a.TLSKey }
