@@ -89,10 +89,3 @@ func (b *Buckets[K]) bucket(key K) *rate.Limiter {
 	b.young[key] = l
 	return l
 }
-
-// size is how many buckets are kept.
-func (b *Buckets[K]) size() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.young) + len(b.old)
-}

@@ -146,3 +146,10 @@ func BenchmarkAllow(b *testing.B) {
 		}
 	})
 }
+
+// size is how many buckets are kept.
+func (b *Buckets[K]) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.young) + len(b.old)
+}
