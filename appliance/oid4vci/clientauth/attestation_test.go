@@ -185,18 +185,6 @@ func TestProofRefused_126_127_128_129(t *testing.T) {
 	}
 }
 
-// Check 129 of -07 alone: where iss is demanded it must be there.
-func TestRequireIssuer_129(t *testing.T) {
-	r := newRig(t, func(_ *rig, o *Options) { o.RequireIssuer = true })
-	if _, err := r.authenticate(r.wallet(t, r.attestationClaims(t), r.popClaims())); err != nil {
-		t.Error(err)
-	}
-	_, err := r.authenticate(r.wallet(t, trusttest.With(r.attestationClaims(t), "iss", nil), r.popClaims()))
-	refused(t, "attestation", err, InvalidClient)
-	_, err = r.authenticate(r.wallet(t, r.attestationClaims(t), trusttest.With(r.popClaims(), "iss", nil)))
-	refused(t, "proof of possession", err, InvalidClient)
-}
-
 // Check 131: a proof of possession is used once, for as long as it could be.
 func TestReplay_131(t *testing.T) {
 	r := newRig(t, nil)

@@ -87,9 +87,6 @@ type Options struct {
 	Status *trust.Status
 	// DPoP lets the request's DPoP proof stand for a proof of possession.
 	DPoP bool
-	// RequireIssuer refuses an attestation or proof of possession without iss,
-	// which -07 demands and from -08 on there is none of (ABCA -07 §5.1, §5.2).
-	RequireIssuer bool
 	// MaxAge refuses attestations issued longer ago; 0 looks at exp alone.
 	MaxAge time.Duration
 	// Window is how far the iat of a proof of possession may be from now, either
