@@ -276,10 +276,10 @@ func TestConstantTime(t *testing.T) {
 			return true
 		})
 	}
-	// Code at the URI and at the token endpoint, transaction code, access token, operator; refresh token and the two keys
+	// Code at the URI and at the token endpoint, transaction code, access token before and after the body, operator; refresh token and the two keys
 	// that it is bound to; notification_id; transaction_id at the deferred endpoint, and it and the keys when it is asked for again.
-	if calls != 12 {
-		t.Errorf("%d comparisons of secrets, want 12", calls)
+	if calls != 13 {
+		t.Errorf("%d comparisons of secrets, want 13", calls)
 	}
 }
 
