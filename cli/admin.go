@@ -286,6 +286,9 @@ func showStatus(s *session, ready bool, details any, identities map[string]any) 
 		for _, reason := range reasons {
 			fmt.Fprintln(s.Stdout, "  "+valueText(reason))
 		}
+		if foreseen, _ := object["foresight"].([]any); len(foreseen) > 0 {
+			fmt.Fprintln(s.Stdout, "  Something is wrong or will be: \"chancery doctor\" says what.")
+		}
 	} else if text, _ := details.(string); text != "" {
 		fmt.Fprintln(s.Stdout, "  "+strings.ReplaceAll(text, "\n", "\n  "))
 	}

@@ -64,10 +64,12 @@ longest_validity_hours = 8760
 			return err
 		}
 		events, _ := a.chancery("events", "list", "--type", "appliance.foresight")
+		status, _ := a.chancery("status")
 		code, ready := a.readiness()
 		return errors.Join(
 			holds("metrics", string(metrics.Body), `chancery_foresight_findings{horizon="now",severity="error"} 0`+"\n", `chancery_foresight_findings{horizon="now",severity="warning"} 2`+"\n",
 				`chancery_foresight_findings{horizon="week",severity="error"} 1`+"\n", "\nchancery_foresight_nearest_seconds 1", "\nchancery_foresight_looked_seconds 1"),
+			holds("status", status, "Ready: the appliance issues\n  Something is wrong or will be: \"chancery doctor\" says what.\n"),
 			holds("events", events, "errors_now 0, errors_week 1", "errors_week 0", "nearest 20", "warnings 2"),
 			holds("readiness", fmt.Sprint(code, " ", ready), "200 ", `"status":"ready"`, `"foresight":[`, "within a week (error): The certificate of ds-2"),
 		)

@@ -141,7 +141,7 @@ func (d *appliance) tellForesight(ctx context.Context, o *outlook, r foresight.R
 	}
 	o.state, o.day = state, day
 	if lines := foreseenLines(&r); len(lines) > 0 {
-		d.log.Warn("foreseen", "findings", lines, "nearest", detail["nearest"])
+		d.log.Warn("foreseen", "findings", lines)
 	} else {
 		d.log.Info("nothing ends within 30 days that issuing needs")
 	}
