@@ -109,18 +109,7 @@ func (i *Issuer) addBatch(metadata map[string]any) {
 // display names the issuer.
 func (i *Issuer) display() (out []any) {
 	for _, d := range i.options.Display {
-		entry := map[string]any{"name": d.Name}
-		if d.Locale != "" {
-			entry["locale"] = d.Locale
-		}
-		if d.LogoURI != "" {
-			logo := map[string]any{"uri": d.LogoURI}
-			if d.LogoAlt != "" {
-				logo["alt_text"] = d.LogoAlt
-			}
-			entry["logo"] = logo
-		}
-		out = append(out, entry)
+		out = append(out, configuration.Display{Name: d.Name, Locale: d.Locale, LogoURI: d.LogoURI, LogoAlt: d.LogoAlt}.Metadata())
 	}
 	return out
 }

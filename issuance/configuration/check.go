@@ -187,6 +187,9 @@ func (c *Configuration) checkDisplay(f *faults) {
 		if d.LogoURI != "" && !strings.HasPrefix(d.LogoURI, "https://") && !strings.HasPrefix(d.LogoURI, "data:image/") {
 			f.add("display[%d].logo_uri: it must be an https or a data URI", i)
 		}
+		if d.LogoURI == "" && d.LogoAlt != "" {
+			f.add("display[%d].logo_alt: there is no logo_uri: add it or remove this", i)
+		}
 	}
 }
 

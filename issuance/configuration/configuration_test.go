@@ -315,6 +315,7 @@ func TestFileRefusals(t *testing.T) {
 		{`scope = "org.iso.18013.5.1.mDL"`, `scope = "two scopes"`, "scope"},
 		{`name = "Driving licence"`, ``, "display[0].name"},
 		{`description = "Mobile driving licence of Utopia"`, `logo_uri = "http://utopia.example/logo.png"`, "logo_uri"},
+		{`description = "Mobile driving licence of Utopia"`, `logo_alt = "Arms"`, "logo_alt"},
 		{`path = ["org.iso.18013.5.1", "family_name"]`, `path = ["family_name"]`, "claims[0].path"},
 		{`path = ["org.iso.18013.5.1", "family_name"]`, `path = ["org.iso.18013.5.1", "familyné"]`, "claims[0].path"},
 		{`path = ["org.iso.18013.5.1", "family_name"]`, `path = []`, "claims[0].path"},

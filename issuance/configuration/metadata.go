@@ -90,24 +90,30 @@ func (c *Configuration) proofTypes() map[string]any {
 func (c *Configuration) displayMetadata() []any {
 	var out []any
 	for _, d := range c.Display {
-		entry := map[string]any{"name": d.Name}
-		for name, value := range map[string]string{
-			"locale": d.Locale, "description": d.Description, "background_color": d.BackgroundColor, "text_color": d.TextColor,
-		} {
-			if value != "" {
-				entry[name] = value
-			}
-		}
-		if d.LogoURI != "" {
-			logo := map[string]any{"uri": d.LogoURI}
-			if d.LogoAlt != "" {
-				logo["alt_text"] = d.LogoAlt
-			}
-			entry["logo"] = logo
-		}
-		out = append(out, entry)
+		out = append(out, d.Metadata())
 	}
 	return out
+}
+
+// Metadata returns the entry of a display array (OpenID4VCI 1.0 §12.2.4), without
+// what is empty.
+func (d Display) Metadata() map[string]any {
+	entry := map[string]any{"name": d.Name}
+	for name, value := range map[string]string{
+		"locale": d.Locale, "description": d.Description, "background_color": d.BackgroundColor, "text_color": d.TextColor,
+	} {
+		if value != "" {
+			entry[name] = value
+		}
+	}
+	if d.LogoURI != "" {
+		logo := map[string]any{"uri": d.LogoURI}
+		if d.LogoAlt != "" {
+			logo["alt_text"] = d.LogoAlt
+		}
+		entry["logo"] = logo
+	}
+	return entry
 }
 
 // claimsMetadata describes each claim once (App. B.2, B.3); a W3C VC's paths
