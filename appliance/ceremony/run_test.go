@@ -184,7 +184,7 @@ func TestExample(t *testing.T) {
 		if label == "iaca-1" {
 			parent = nil
 		}
-		for _, finding := range iaca.LintCertificate(c.Raw, profile, parent) {
+		for _, finding := range (iaca.Linter{Profile: profile, Issuer: parent}).Certificate(c.Raw) {
 			t.Errorf("%s: %+v", label, finding)
 		}
 		if !bytes.Equal(recorded[label].Chain[0], c.Raw) || !bytes.Equal(recorded[label].PublicKey, c.RawSubjectPublicKeyInfo) {
