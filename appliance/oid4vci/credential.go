@@ -39,6 +39,7 @@ func (i *Issuer) serveCredential(c *call) string {
 	if err != nil {
 		return i.failed(c, err)
 	}
+	grant.Release() // who reads the answer slowly, or is gone, does not keep it from who asks again
 	return i.answer(c, answer)
 }
 
@@ -206,18 +207,23 @@ func (i *Issuer) checkProofs(ctx context.Context, c *configuration.Configuration
 	if err != nil {
 		return bound{}, err
 	}
-	b := bound{holders: set.Holders, nonces: set.Nonces}
-	digest := sha256.New()
-	for _, h := range set.Holders {
-		digest.Write([]byte(h.Thumbprint + "\n"))
-	}
-	digest.Sum(b.keys[:0])
+	b := bound{holders: set.Holders, nonces: set.Nonces, keys: digestOf(set.Holders)}
 	again, err := jws.Marshal(object["proofs"]) // in one order, whatever the request's
 	if err != nil {
 		return bound{}, err
 	}
 	b.proofs = sha256.Sum256(again)
 	return b, nil
+}
+
+// digestOf is the hash of the holders' keys in their order.
+func digestOf(holders []proof.Holder) (sum [32]byte) {
+	digest := sha256.New()
+	for _, h := range holders {
+		digest.Write([]byte(h.Thumbprint + "\n"))
+	}
+	digest.Sum(sum[:0])
+	return sum
 }
 
 // claimNonces reserves a request's nonces until it is answered.
@@ -263,6 +269,10 @@ func (i *Issuer) issueAs(parent context.Context, cfg *configuration.Configuratio
 		return nil, err
 	}
 	b.draft = d
+	if d.single && cfg.Bound() { // the answer has room for one credential: no others are signed
+		b.holders = b.holders[:1]
+		b.keys = digestOf(b.holders)
+	}
 	// From here on the wallet's leaving changes nothing.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), issueTimeout)
 	defer cancel()

@@ -81,6 +81,7 @@ func (i *Issuer) serveDeferred(c *call) string {
 	if err != nil {
 		return i.failed(c, err)
 	}
+	grant.Release()
 	return i.answer(c, answer)
 }
 

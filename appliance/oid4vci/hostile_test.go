@@ -2,6 +2,8 @@ package oid4vci
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +11,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"chancery/config"
+	"chancery/issuance"
+	"chancery/issuance/configuration"
 )
 
 // unread is a body that tells whether somebody has read it.
@@ -76,5 +83,65 @@ func TestAnAnnouncedBodyTakesNoMemory(t *testing.T) {
 				t.Errorf("%d bytes, %d announced: %d bytes, %v", length, announced, len(data), err)
 			}
 		}
+	}
+}
+
+// writing is a connection whose reader does something before he reads.
+type writing struct {
+	*httptest.ResponseRecorder
+	first func()
+}
+
+func (w *writing) Write(data []byte) (int, error) {
+	w.first()
+	return w.ResponseRecorder.Write(data)
+}
+
+// A wallet that does not read its answer does not keep the token from a request
+// that is repeated on another connection.
+func TestAnUnreadAnswerKeepsNoToken(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	token := r.token(t, r.offer(t, nil, pidID))
+	body, err := json.Marshal(request(pidID, r.good(t, newHolder(t, issuance.ES256), r.nonce(t))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(w http.ResponseWriter) {
+		within, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		q := httptest.NewRequestWithContext(within, http.MethodPost, r.identifier+"/credential", bytes.NewReader(body))
+		q.Header.Set("Authorization", "Bearer "+token)
+		q.Header.Set("Content-Type", "application/json")
+		r.Handler().ServeHTTP(w, q)
+	}
+	again := httptest.NewRecorder()
+	stuck := &writing{httptest.NewRecorder(), func() { ask(again) }}
+	ask(stuck)
+	if stuck.Code != http.StatusOK || again.Code != http.StatusOK {
+		t.Errorf("%d, meanwhile %d", stuck.Code, again.Code)
+	}
+}
+
+// An answer in the form of draft 13 has room for one credential: no more are
+// signed, whatever was proven.
+func TestADraftsAnswerIsAllThatIsSigned(t *testing.T) {
+	r := newRig(t, rigOptions{issuer: func(i *config.Issuer) { i.Compatibility = configuration.Draft13 }})
+	o := r.offer(t, nil, pidID)
+	token, nonce := r.token(t, o), r.nonce(t)
+	old := request(pidID, r.good(t, newHolder(t, issuance.ES256), nonce), r.good(t, newHolder(t, issuance.ES256), nonce))
+	delete(old, "credential_configuration_id")
+	old["format"], old["vct"] = "vc+sd-jwt", r.configurations[pidID].VCT
+	for _, what := range []string{"first", "again"} {
+		a := r.ask(t, token, old)
+		if credential, _ := a.object(t)["credential"].(string); a.status != http.StatusOK || credential == "" {
+			t.Fatalf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+	offer, err := r.store.Offer(t.Context(), o.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(offer.Credentials); n != 2 || offer.Credentials[0].ID != offer.Credentials[1].ID {
+		t.Errorf("%d signatures for two answers", n)
 	}
 }
