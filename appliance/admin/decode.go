@@ -47,17 +47,19 @@ func decodeOptional(r *http.Request, into any) error {
 }
 
 func decodeBytes(data []byte, into any) (map[string]any, error) {
-	unreadable := invalid(Detail{Msg: "must be one JSON object without duplicate members", Param: "body", Location: "body"})
+	unreadable := func(err error) error {
+		return invalid(Detail{Msg: "must be one JSON object without duplicate members: " + err.Error(), Param: "body", Location: "body"})
+	}
 	object, err := jws.Object(data)
 	if err != nil {
-		return nil, unreadable
+		return nil, unreadable(err) // which shows nothing of what was read
 	}
 	// The library stops at the first fault.
 	if details := misfits(object, reflect.TypeOf(into).Elem(), ""); len(details) > 0 {
 		return nil, invalid(details...)
 	}
 	if err := jsonv2.Unmarshal(data, into); err != nil {
-		return nil, unreadable
+		return nil, unreadable(errors.New("a member is not what it should be"))
 	}
 	return object, nil
 }
