@@ -144,12 +144,20 @@ func (w *workshop) certificate(s specimen) ([]byte, Linter) {
 	}
 	s.sign.complete()
 	c.Raw, c.TBS.Raw, c.TBS.Algorithm, c.Algorithm = nil, nil, s.sign.inside, s.sign.outside
+	encodeAnew(c.TBS.Extensions)
 	if s.tbs != nil {
 		s.tbs(&c.TBS)
 	}
 	c.TBS.Raw = marshal(w.t, c.TBS)
 	c.Signature = w.seal(s.sign, w.root.key, c.TBS.Raw)
 	return w.finish(s, marshal(w.t, *c)), l
+}
+
+// encodeAnew lets edited extensions be encoded as they are then.
+func encodeAnew(extensions []extension) {
+	for i := range extensions {
+		extensions[i].Raw = nil
+	}
 }
 
 func (w *workshop) finish(s specimen, der []byte) []byte {
@@ -176,6 +184,7 @@ func (w *workshop) crl(s specimen) ([]byte, Linter) {
 	}
 	s.sign.complete()
 	c.Raw, c.TBS.Raw, c.TBS.Algorithm, c.Algorithm = nil, nil, s.sign.inside, s.sign.outside
+	encodeAnew(c.TBS.Extensions)
 	if s.list != nil {
 		s.list(&c.TBS)
 	}

@@ -119,18 +119,20 @@ func (w *workshop) keyed(algorithm pkix.AlgorithmIdentifier, bits []byte) func(c
 	}
 }
 
-func (w *workshop) keys() map[string]specimen {
-	public := func(key crypto.PublicKey) func(c *tbsCertificate) {
-		spki, err := x509.MarshalPKIXPublicKey(key)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		var info publicKeyInfo
-		if err := unmarshal(spki, &info); err != nil {
-			w.t.Fatal(err)
-		}
-		return w.keyed(info.Algorithm, info.Bits.Bytes)
+// publicKey is an edit that gives a certificate a key of crypto/x509's.
+func (w *workshop) publicKey(key crypto.PublicKey) func(c *tbsCertificate) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	var info publicKeyInfo
+	if err := unmarshal(spki, &info); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.keyed(info.Algorithm, info.Bits.Bytes)
+}
+
+func (w *workshop) keys() map[string]specimen {
 	ec := func(parameters any) pkix.AlgorithmIdentifier {
 		return pkix.AlgorithmIdentifier{Algorithm: oidECPublicKey, Parameters: asn1.RawValue{FullBytes: marshal(w.t, parameters)}}
 	}
@@ -142,17 +144,17 @@ func (w *workshop) keys() map[string]specimen {
 	edwards := issuancetest.Key(w.t, issuance.EdDSA).Public()
 	point := append([]byte{4}, make([]byte, 64)...)
 	return map[string]specimen{
-		"key.type": {tbs: public(rsaKey.Public())},
+		"key.type": {tbs: w.publicKey(rsaKey.Public())},
 		"key.parameters": {audience: ISO, tbs: func(c *tbsCertificate) {
-			public(edwards)(c)
+			w.publicKey(edwards)(c)
 			c.Key.Algorithm.Parameters = asn1.NullRawValue
 		}},
 		"key.named-curve":      {tbs: w.keyed(ec([]int{1}), point)},
-		"key.curve":            {tbs: public(newKey(w.t, elliptic.P224()).Public())},
+		"key.curve":            {tbs: w.publicKey(newKey(w.t, elliptic.P224()).Public())},
 		"key.curve.nist":       {tbs: w.keyed(ec(brainpool), point)},
-		"key.curve.readers":    {tbs: public(newKey(w.t, elliptic.P521()).Public())},
+		"key.curve.readers":    {tbs: w.publicKey(newKey(w.t, elliptic.P521()).Public())},
 		"key.point":            {tbs: w.keyed(ec(p256), elliptic.MarshalCompressed(elliptic.P256(), w.key.X, w.key.Y))},
-		"key.own":              {tbs: public(w.root.key.Public())},
+		"key.own":              {tbs: w.publicKey(w.root.key.Public())},
 		"signature.unverified": {profile: Root, audience: ISO, tbs: w.keyed(ec(brainpool), point)},
 	}
 }
