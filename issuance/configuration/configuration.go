@@ -72,15 +72,21 @@ type File struct {
 	Claims []Claim `toml:"claims"`
 }
 
-// Display is how a wallet shows the credential in one language.
+// Display is how a wallet shows the credential in one language (OpenID4VCI 1.0
+// §12.2.4 display).
 type Display struct {
-	Name            string `toml:"name"`
-	Locale          string `toml:"locale"`
-	Description     string `toml:"description"`
+	// Name is the credential's name. Required.
+	Name string `toml:"name"`
+	// Locale is the language's BCP 47 tag, one entry for each.
+	Locale string `toml:"locale"`
+	// Description is a sentence about the credential.
+	Description string `toml:"description"`
+	// BackgroundColor and TextColor are written like "#12107c".
 	BackgroundColor string `toml:"background_color"`
 	TextColor       string `toml:"text_color"`
-	LogoURI         string `toml:"logo_uri"`
-	LogoAlt         string `toml:"logo_alt"`
+	// LogoURI is an https or data URI, LogoAlt says what the logo shows.
+	LogoURI string `toml:"logo_uri"`
+	LogoAlt string `toml:"logo_alt"`
 }
 
 // KeyAttestation is what a key attestation must say (OpenID4VCI 1.0 §12.2.4,
@@ -97,7 +103,7 @@ type Claim struct {
 	// Path is where it stands: [namespace, element] in an mdoc, member names
 	// from the top of an SD-JWT VC, member names within credentialSubject of a W3C VC.
 	Path []string `toml:"path"`
-	// Type says what the value is and how it is encoded; see the list in types.go.
+	// Type says what the value is and how it is encoded: see the types.
 	Type Type `toml:"type"`
 	// MapFrom is the dotted path in the offer's claims; default: the path's last
 	// name. Several claims may read the same one.
