@@ -50,8 +50,16 @@ func (a *Authenticator) assertion(r Request, id string) (Identity, error) {
 	if jti == "" || len(jti) > maxJTI {
 		return Identity{}, invalid("client_assertion jti", "jti must be a string of 1 to 1024 bytes", section)
 	}
-	if err := a.use(a.assertions, "client_assertion", section, replay.NewKey(subject, jti)); err != nil {
+	// One that was lasting when it came first may expire soon when it comes again.
+	cache, other, key := a.assertions, a.lasting, replay.NewKey(subject, jti)
+	if expires.After(now.Add(soon)) {
+		cache, other = a.lasting, a.assertions
+	}
+	if err := a.use(cache, "client_assertion", section, key); err != nil {
 		return Identity{}, err
+	}
+	if other.Seen(key) {
+		return Identity{}, invalid("client_assertion jti", "jti was used before", section)
 	}
 	return Identity{ID: subject, Authenticated: true, Method: PrivateKeyJWT}, nil
 }

@@ -61,6 +61,8 @@ const (
 	maxJTI          = 1024
 	clockSkew       = time.Minute // FAPI 2.0 §5.3.2.1: 10 s at least, 60 s at most
 	maxAssertionAge = time.Hour
+	// soon is when nearly all assertions have expired.
+	soon = 5 * time.Minute
 )
 
 // Client is a registered client of private_key_jwt.
@@ -96,9 +98,10 @@ type Options struct {
 	Challenges *challenge.Source
 	// Algorithms are accepted. Default ES256, ES384, ES512, EdDSA.
 	Algorithms []issuance.Algorithm
-	// MaxEntries bounds the proofs of possession remembered, and the assertions,
-	// about 40 bytes each. Only those whose attester or key is trusted are.
-	// Default 131072.
+	// MaxEntries bounds the proofs of possession remembered, the assertions that
+	// expire within five minutes, and the others, about 40 bytes each. Only those
+	// whose attester or key is trusted are. Default 524288: 1300 proofs, 600
+	// assertions, 70 others a second.
 	MaxEntries int
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
@@ -106,10 +109,12 @@ type Options struct {
 
 // Authenticator authenticates clients. Any number of goroutines may use it.
 type Authenticator struct {
-	options    Options
-	clients    map[string]Client
-	proofs     *replay.Cache // jti of proofs of possession
-	assertions *replay.Cache // jti of client assertions
+	options Options
+	clients map[string]Client
+	proofs  *replay.Cache // jti of proofs of possession
+	// assertions are the jti of client assertions that expire soon, lasting of the
+	// others: one that lasts an hour must be remembered for so long.
+	assertions, lasting *replay.Cache
 }
 
 // New returns an Authenticator, or says what is wrong with a registered client.
@@ -121,7 +126,7 @@ func New(o Options) (*Authenticator, error) {
 		o.Algorithms = []issuance.Algorithm{issuance.ES256, issuance.ES384, issuance.ES512, issuance.EdDSA}
 	}
 	if o.MaxEntries <= 0 {
-		o.MaxEntries = 1 << 17
+		o.MaxEntries = 1 << 19
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -129,7 +134,8 @@ func New(o Options) (*Authenticator, error) {
 	a := &Authenticator{
 		options: o, clients: map[string]Client{},
 		proofs:     replay.New(2*o.Window+clockSkew, o.MaxEntries),
-		assertions: replay.New(maxAssertionAge+2*clockSkew, o.MaxEntries),
+		assertions: replay.New(soon+2*clockSkew, o.MaxEntries),
+		lasting:    replay.New(maxAssertionAge+2*clockSkew, o.MaxEntries),
 	}
 	for _, client := range o.Clients {
 		if _, twice := a.clients[client.ID]; twice || !printable(client.ID, maxID) || len(client.Keys) == 0 {

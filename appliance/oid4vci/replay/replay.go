@@ -102,6 +102,15 @@ func (c *Cache) Add(key Key, now time.Time) error {
 	return nil
 }
 
+// Seen tells whether a key is remembered.
+func (c *Cache) Seen(key Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, current := c.current[key]
+	_, older := c.older[key]
+	return current || older
+}
+
 // Len returns how many keys are remembered.
 func (c *Cache) Len() int {
 	c.mu.Lock()
