@@ -52,10 +52,15 @@ func write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 // not the wallet's fault.
 func (i *Issuer) failed(c *call, err error) string {
 	e := i.asRefusal(c.r, err)
+	i.note(c, e)
+	return e.Write(c.w)
+}
+
+// note keeps a refusal for the operator, and tells the wallet under which id.
+func (i *Issuer) note(c *call, e *refusal.Refusal) {
 	if id := i.doctor.Add(c.endpoint, c.offer, e, i.now()); id != "" {
 		c.w.Header().Set("Request-Id", id)
 	}
-	return e.Write(c.w)
 }
 
 // away is the answer while the signer or its token cannot serve.

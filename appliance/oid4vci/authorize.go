@@ -29,7 +29,7 @@ func (i *Issuer) serveAuthorize(c *call) string {
 	default:
 		e.Code, e.Member, e.Description = "unsupported_response_type", "response_type", "no response type is supported: use the pre-authorized code of a credential offer"
 	}
-	i.doctor.Add(c.endpoint, "", e, i.now())
+	i.note(c, e)
 	h := c.w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")

@@ -144,7 +144,7 @@ func (i *Issuer) parseToken(r *http.Request, form url.Values) (tokenRequest, err
 	case t.grant == "":
 		return t, badRequest("grant_type", "grant_type is missing")
 	case t.grant != GrantType && (t.grant != RefreshGrant || !i.options.Refresh.Enabled):
-		return t, refusal.New("unsupported_grant_type", "grant_type", "only the pre-authorized code grant is supported", "RFC 6749 §5.2")
+		return t, refusal.New("unsupported_grant_type", "grant_type", "this grant is not supported", "RFC 6749 §5.2")
 	}
 	proof, proofErr := i.dpop.Check(dpop.Request{Values: r.Header.Values("DPoP"), Method: r.Method, URL: i.identifier + "/token"})
 	var err error

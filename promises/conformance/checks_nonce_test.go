@@ -160,6 +160,9 @@ func TestAuthorizationEndpoint(t *testing.T) {
 			if a.status != http.StatusBadRequest || a.header.Get("Content-Type") != "text/html; charset=utf-8" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Location") != "" {
 				t.Errorf("%d %v", a.status, a.header)
 			}
+			if a.header.Get("Request-Id") == "" {
+				t.Error("nothing by which the operator finds the refusal")
+			}
 			if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") {
 				t.Errorf("Content-Security-Policy %q", csp)
 			}
