@@ -216,11 +216,12 @@ func (i *Issuer) checkProofs(ctx context.Context, c *configuration.Configuration
 	return b, nil
 }
 
-// digestOf is the hash of the holders' keys in their order.
+// digestOf is the hash of the holders' keys in their order, each with the DID that
+// the credential names it by.
 func digestOf(holders []proof.Holder) (sum [32]byte) {
 	digest := sha256.New()
 	for _, h := range holders {
-		digest.Write([]byte(h.Thumbprint + "\n"))
+		digest.Write([]byte(h.Thumbprint + h.DID + "\n"))
 	}
 	digest.Sum(sum[:0])
 	return sum
@@ -319,7 +320,11 @@ func (i *Issuer) again(ctx context.Context, cfg *configuration.Configuration, gr
 	reason := "the credential was issued already, or is waiting, for other keys"
 	if grant.Deferring(cfg.ID) {
 		var err error
-		if keys, proofs, err = grant.Waiting(ctx, cfg.ID); err != nil {
+		keys, proofs, err = grant.Waiting(ctx, cfg.ID)
+		if errors.Is(err, store.ErrNotFound) { // an operator was faster
+			err = denied("the credential will not be issued")
+		}
+		if err != nil {
 			return nil, err
 		}
 		repeat = func() (*response, error) { return i.deferRequest(ctx, cfg, grant, b) }

@@ -64,6 +64,9 @@ func (i *Issuer) deferRequest(ctx context.Context, cfg *configuration.Configurat
 		return nil, err
 	}
 	id, err := grant.Defer(ctx, cfg.ID, store.Deferred{Holders: holders, KeysHash: b.keys, ProofsHash: b.proofs, Interval: cfg.Poll})
+	if errors.Is(err, store.ErrState) { // the offer ended meanwhile
+		err = i.invalidToken()
+	}
 	if err != nil {
 		return nil, err
 	}
