@@ -258,10 +258,10 @@ func (s *Store) countWrong(ctx context.Context, row offerRow, now time.Time) err
 // after it was spent. The token stays, or every racing wallet could take the
 // winner's credential away.
 func (s *Store) noteReplay(ctx context.Context, row offerRow, now time.Time) {
-	id := formatUUID(row.uuid)
+	id, first := formatUUID(row.uuid), false
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		n, err := tx.Exec("UPDATE offers SET replays = 1 WHERE id = ? AND replays = 0", row.id)
-		if err != nil || n == 0 {
+		if first = n == 1; err != nil || !first {
 			return err
 		}
 		return s.record(tx, Event{Time: now, Kind: "offer.replayed", Actor: "wallet", Subject: id})
@@ -270,6 +270,8 @@ func (s *Store) noteReplay(ctx context.Context, row offerRow, now time.Time) {
 		s.log.Error("a replay could not be recorded", "error", err)
 		return
 	}
-	s.log.Warn("a spent code was sent again", "offer", id)
-	s.outbox.wake()
+	if first {
+		s.log.Warn("a spent code was sent again", "offer", id)
+		s.outbox.wake()
+	}
 }
