@@ -34,6 +34,26 @@ func TestExampleIsValid(t *testing.T) {
 	}
 }
 
+// TestExampleUncommented: what the example shows as a comment is right, too.
+func TestExampleUncommented(t *testing.T) {
+	var lines []string
+	off := 0
+	for line := range strings.SplitSeq(example(t), "\n") {
+		if text, commented := strings.CutPrefix(line, "#"); commented && text != "" && text[0] != ' ' {
+			line = text
+			off++
+		}
+		lines = append(lines, line)
+	}
+	c, err := Parse("/etc/chancery/chancery.toml", []byte(strings.Join(lines, "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off < 20 || c.Issuer.Compatibility != "draft-13" || !c.Issuer.DPoP.Required || len(c.Issuer.WalletAttestation.Providers) != 1 || !c.Issuer.Refresh.Enabled {
+		t.Errorf("%d lines: %+v", off, c.Issuer)
+	}
+}
+
 // TestDefaults removes every optional key from the example and expects the
 // values that the structs' comments promise.
 func TestDefaults(t *testing.T) {
