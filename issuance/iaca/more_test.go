@@ -91,6 +91,7 @@ func (w *workshop) furtherCertificates() map[string]further {
 			c.Subject = w.named(country, common)
 			w.set(oidSubjectAltName, false, "3003 8601 61")(c)
 		}}, []string{"error link.subject-alt-name", "warning link.path"}},
+		"a signer after its IACA": certificate(w.until(w.root.cert.NotAfter.Add(time.Second)), "error validity.longest", "error validity.nested"),
 		"a link before the old root": {KindCertificate, specimen{profile: Link, tbs: func(c *tbsCertificate) {
 			c.Validity.NotBefore = asn1.RawValue{FullBytes: marshal(w.t, start.Add(-time.Second))}
 		}}, []string{"error validity.nested"}},
