@@ -95,6 +95,22 @@ func BenchmarkStore(b *testing.B) {
 		tokens := spend(b, f, fill(b, f))
 		measure(b, func(n int) { issue(f, tokens[n]) })
 	})
+	b.Run("retries are over", func(b *testing.B) {
+		f := open(b)
+		f.options.RetryWindow = testWindow
+		f.restart()
+		for _, token := range spend(b, f, fill(b, f)) {
+			issue(f, token)
+		}
+		f.clock.pass(testWindow)
+		before := cpu(b)
+		b.ResetTimer()
+		if err := f.settle(ctx); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+	})
 	b.Run("flow", func(b *testing.B) {
 		f := open(b)
 		measure(b, func(int) {

@@ -19,23 +19,17 @@ const unfinished = "state IN (0, 1, 2) OR refresh_hash IS NOT NULL"
 // of the holder's keys are deleted. Refresh and transaction_id die with it. The
 // access token dies too, or is kept for notifications, until the sweeper forgets it.
 func end(tx *database.Tx, id int64, state State, now time.Time, keepToken bool, condition string) (bool, error) {
-	var deferred, signed int64
-	found, err := tx.Row(`UPDATE offers SET state = ?1, finished_at = iif(finished_at = 0, ?2, finished_at), pending = 0, epoch = NULL, tx_mac = NULL, refresh_hash = NULL,
+	n, err := tx.Exec(`UPDATE offers SET state = ?1, finished_at = iif(finished_at = 0, ?2, finished_at), pending = 0, epoch = NULL, tx_mac = NULL, refresh_hash = NULL,
 			token_hash = iif(?3, token_hash, NULL), jkt = iif(?3, jkt, NULL), client_key = iif(?3, client_key, NULL), due_at = iif(?3, token_expires + ?4, NULL)
-		WHERE id = ?5 AND (`+condition+`) RETURNING deferred, signed`,
-		[]any{int(state), millis(now), keepToken, NotificationGrace.Milliseconds(), id}, []any{&deferred, &signed})
-	if err != nil || !found {
+		WHERE id = ?5 AND (`+condition+`)`, int(state), millis(now), keepToken, NotificationGrace.Milliseconds(), id)
+	if err != nil || n == 0 {
 		return false, err
 	}
-	if signed != 0 {
-		if err := forgetHashes(tx, id); err != nil {
-			return true, err
-		}
+	if err := forgetHashes(tx, id); err != nil {
+		return true, err
 	}
-	if deferred != 0 {
-		if _, err := tx.Exec("UPDATE deferred SET state = 4, transaction_hash = NULL, "+noHolders+" WHERE offer = ? AND state IN (0, 1)", id); err != nil {
-			return true, err
-		}
+	if _, err := tx.Exec("UPDATE deferred SET state = 4, transaction_hash = NULL, "+noHolders+" WHERE offer = ? AND state IN (0, 1)", id); err != nil {
+		return true, err
 	}
 	return true, shred(tx, id)
 }
