@@ -84,8 +84,7 @@ type Grant struct {
 	pending         int64 // granted and not yet issued
 	deferred        int64 // of those, the ones with a transaction
 	grantedSet      int64
-	signed          int64 // credentials recorded
-	refreshable     bool  // a refresh token keeps the claims under the epoch's key
+	refreshable     bool // a refresh token keeps the claims under the epoch's key
 	wrapped, sealed []byte
 }
 
@@ -152,10 +151,10 @@ func (g *Grant) load(ctx context.Context, grace time.Duration) error {
 	)
 	err := g.store.db.Read(ctx, func(r *database.Reader) (err error) {
 		found, err = r.Row("SELECT o.uuid, o.state, o.configurations, o.token_hash, o.token_expires, coalesce(o.due_at, 0), o.identified, o.client, o.jkt, o.client_key, "+
-			"o.granted, o.pending, o.deferred, o.signed, o.refresh_hash IS NOT NULL, coalesce(o.epoch, 0), "+keyColumn+", c.sealed "+
+			"o.granted, o.pending, o.deferred, o.refresh_hash IS NOT NULL, coalesce(o.epoch, 0), "+keyColumn+", c.sealed "+
 			"FROM offers o LEFT JOIN claims c ON c.offer = o.id LEFT JOIN keys k ON k.block = o.id / 64 WHERE o.id = ?", []any{g.id},
 			[]any{&g.uuid, &state, &configurations, &hash, &expires, &due, &g.Identified, &g.Client, &g.JKT, &g.ClientKey,
-				&g.grantedSet, &g.pending, &g.deferred, &g.signed, &g.refreshable, &g.epoch, &g.wrapped, &g.sealed})
+				&g.grantedSet, &g.pending, &g.deferred, &g.refreshable, &g.epoch, &g.wrapped, &g.sealed})
 		return err
 	})
 	if err != nil {

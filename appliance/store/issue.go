@@ -53,7 +53,8 @@ func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transact
 	withheld := false
 	var left int64
 	err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
-		left, err = g.advance(tx, bit, len(r.Credentials), rewrapped, now)
+		var first int64
+		first, left, err = g.advance(tx, bit, len(r.Credentials), rewrapped, now)
 		if withheld = errors.Is(err, ErrState); withheld {
 			return s.withhold(tx, g.Offer, r.Credentials, now)
 		}
@@ -61,7 +62,7 @@ func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transact
 			err = t.use(tx)
 		}
 		if err == nil {
-			err = g.insert(tx, 0, r.Credentials, now)
+			err = g.insert(tx, first, 0, r.Credentials, now)
 		}
 		if err != nil {
 			return err
@@ -71,7 +72,7 @@ func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transact
 			keys, proofs = r.KeysHash[:], r.ProofsHash[:]
 		}
 		if _, err := tx.Exec("INSERT OR REPLACE INTO issues (offer, configuration, first, size, keys_hash, proofs_hash, notification) VALUES (?, ?, ?, ?, ?, ?, ?)",
-			g.id, place, g.signed, len(r.Credentials), keys, proofs, notification.hash()); err != nil {
+			g.id, place, first, len(r.Credentials), keys, proofs, notification.hash()); err != nil {
 			return err
 		}
 		if left != 0 {
@@ -86,7 +87,7 @@ func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transact
 	if withheld {
 		return "", ErrState
 	}
-	g.pending, g.deferred, g.signed = left, g.deferred&left, g.signed+int64(len(r.Credentials))
+	g.pending, g.deferred = left, g.deferred&left
 	if left == 0 { // what was read of the claims no longer holds
 		g.state, g.epoch = Issued, 0
 	}
@@ -94,37 +95,34 @@ func (g *Grant) issue(ctx context.Context, bit int64, r IssueRecord, t *Transact
 }
 
 // advance takes the configuration's bit away, in one conditional UPDATE, and
-// makes the offer an issued one with the last. It returns what is pending still;
-// [ErrState] when the offer ended meanwhile or the token is no longer its token.
-// What the grant has read of signed and of the refresh token holds as long as it
-// is: only requests with this token change them, one at a time. RETURNING would
-// tell as much, and costs more than the UPDATE: SQLite opens a table for it.
-func (g *Grant) advance(tx *database.Tx, bit int64, n int, rewrapped []byte, now time.Time) (left int64, err error) {
+// makes the offer an issued one with the last. It returns the number of the first
+// credential and what is pending still; [ErrState] when the offer ended meanwhile
+// or the token is no longer its token.
+func (g *Grant) advance(tx *database.Tx, bit int64, n int, rewrapped []byte, now time.Time) (first, left int64, err error) {
 	until := g.Expires.Add(NotificationGrace)
 	if rewrapped != nil {
 		until = g.retryEnd(now)
 	}
-	changed, err := tx.Exec(`UPDATE offers SET signed = signed + ?1, pending = pending & ~?2, deferred = deferred & ~?2,
+	var refreshable bool
+	found, err := tx.Row(`UPDATE offers SET signed = signed + ?1, pending = pending & ~?2, deferred = deferred & ~?2,
 			state = iif(pending = ?2, 3, 2), finished_at = iif(pending = ?2, ?3, 0),
 			due_at = iif(pending = ?2 AND refresh_hash IS NULL, ?4, due_at), epoch = iif(pending = ?2 AND refresh_hash IS NULL AND ?5, NULL, epoch)
-		WHERE id = ?6 AND state = 2 AND token_hash = ?7 AND pending & ?2 <> 0 AND signed = ?8`,
-		n, bit, millis(now), millis(until), rewrapped == nil, g.id, g.secret.hash(), g.signed)
-	if err == nil && changed == 0 {
-		err = ErrState
-	}
-	if err == nil && g.pending != bit { // an operator may have refused others meanwhile
-		_, err = tx.Row("SELECT pending FROM offers WHERE id = ?", []any{g.id}, []any{&left})
-	}
+		WHERE id = ?6 AND state = 2 AND token_hash = ?7 AND pending & ?2 <> 0 RETURNING signed - ?1, pending, refresh_hash IS NOT NULL`,
+		[]any{n, bit, millis(now), millis(until), rewrapped == nil, g.id, g.secret.hash()}, []any{&first, &left, &refreshable})
 	switch {
-	case err != nil || left != 0 || g.refreshable:
-		return left, err
+	case err != nil:
+		return 0, 0, err
+	case !found:
+		return 0, 0, ErrState
+	case left != 0 || refreshable:
+		return first, left, nil
 	case rewrapped == nil:
 		if g.grantedSet != bit { // an earlier configuration may be kept for retries
 			err = forgetHashes(tx, g.id)
 		}
-		return 0, errors.Join(err, shred(tx, g.id))
+		return first, left, errors.Join(err, shred(tx, g.id))
 	}
-	return 0, putKey(tx, g.id, rewrapped)
+	return first, left, putKey(tx, g.id, rewrapped)
 }
 
 // retryEnd is when a retry of what is issued now is no longer answered.
@@ -169,11 +167,11 @@ func (g *Grant) wrapForRetries(ctx context.Context, key []byte) ([]byte, error) 
 	return encrypt(aead, key, g.uuid)
 }
 
-// insert writes records of credentials after those that are there.
-func (g *Grant) insert(tx *database.Tx, repeat int, credentials []Credential, now time.Time) error {
+// insert writes records of credentials from a number on.
+func (g *Grant) insert(tx *database.Tx, first int64, repeat int, credentials []Credential, now time.Time) error {
 	for i, c := range credentials {
 		if _, err := tx.Exec("INSERT INTO credentials (offer, n, credential, configuration, version, key, intent, outcome, issued_at, repeat) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			g.id, g.signed+int64(i), c.ID, c.Configuration, c.Version, c.Key, c.Intent, c.Outcome, millis(now), repeat); err != nil {
+			g.id, first+int64(i), c.ID, c.Configuration, c.Version, c.Key, c.Intent, c.Outcome, millis(now), repeat); err != nil {
 			return err
 		}
 	}
@@ -258,13 +256,12 @@ func (g *Grant) Reissue(ctx context.Context, i *Repetition, credentials []Creden
 	place := bits.TrailingZeros64(uint64(i.bit))
 	var refused error
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
-		var repeats, changed int64
+		var first, repeats int64
 		found, err := tx.Row("SELECT repeats FROM issues WHERE offer = ? AND configuration = ? AND keys_hash IS NOT NULL AND accepted_at + failed_at + deleted_at = 0",
 			[]any{g.id, place}, []any{&repeats})
 		if err == nil && found && repeats < MaxRepeats {
-			changed, err = tx.Exec("UPDATE offers SET signed = signed + ?1 WHERE id = ?2 AND token_hash = ?3 AND pending & ?4 = 0 AND epoch IS NOT NULL AND due_at > ?5 AND signed = ?6",
-				len(credentials), g.id, g.secret.hash(), i.bit, millis(now), g.signed)
-			found = changed == 1
+			found, err = tx.Row("UPDATE offers SET signed = signed + ?1 WHERE id = ?2 AND token_hash = ?3 AND pending & ?4 = 0 AND epoch IS NOT NULL AND due_at > ?5 RETURNING signed - ?1",
+				[]any{len(credentials), g.id, g.secret.hash(), i.bit, millis(now)}, []any{&first})
 		}
 		if err != nil {
 			return err
@@ -280,7 +277,7 @@ func (g *Grant) Reissue(ctx context.Context, i *Repetition, credentials []Creden
 		if _, err := tx.Exec("UPDATE issues SET repeats = repeats + 1 WHERE offer = ? AND configuration = ?", g.id, place); err != nil {
 			return err
 		}
-		return g.insert(tx, int(repeats)+1, credentials, now)
+		return g.insert(tx, first, int(repeats)+1, credentials, now)
 	})
 	if err != nil {
 		return "", err
@@ -289,7 +286,6 @@ func (g *Grant) Reissue(ctx context.Context, i *Repetition, credentials []Creden
 		s.outbox.wake()
 		return "", refused
 	}
-	g.signed += int64(len(credentials))
 	return opaque(g.id, g.secret.derive("notification_id", place)), nil
 }
 
