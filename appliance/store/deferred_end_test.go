@@ -90,3 +90,38 @@ func TestDeferredHashesEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestTheClientIsForgotten holds that a client_id, which may be any text that a
+// wallet has sent, stays no longer than the token that it came with.
+func TestTheClientIsForgotten(t *testing.T) {
+	ctx := context.Background()
+	for name, finish := range map[string]func(f *fixture, token RedeemedToken){
+		"cancelled": func(f *fixture, token RedeemedToken) {
+			if err := f.CancelOffer(ctx, token.Offer, "registrar"); err != nil {
+				t.Error(err)
+			}
+		},
+		"expired": func(f *fixture, _ RedeemedToken) {
+			f.clock.pass(testRefresh + time.Hour)
+			f.sweep()
+		},
+		"issued": func(f *fixture, token RedeemedToken) {
+			f.issue(token.Token, "pid")
+			for range 2 { // the claims, then the token
+				f.clock.pass(testRefresh + NotificationGrace + time.Hour)
+				f.sweep()
+			}
+		},
+	} {
+		f := open(t)
+		token := f.bound(f.create(0, "pid"))
+		const known = "SELECT count(*) FROM offers WHERE client <> '' OR jkt IS NOT NULL OR client_key IS NOT NULL"
+		if n := f.ask(known); n != 1 {
+			t.Fatalf("%s: %d before", name, n)
+		}
+		finish(f, token)
+		if n := f.ask(known); n != 0 {
+			t.Errorf("%s: %d after", name, n)
+		}
+	}
+}

@@ -20,7 +20,7 @@ const unfinished = "state IN (0, 1, 2) OR refresh_hash IS NOT NULL"
 // access token dies too, or is kept for notifications, until the sweeper forgets it.
 func end(tx *database.Tx, id int64, state State, now time.Time, keepToken bool, condition string) (bool, error) {
 	n, err := tx.Exec(`UPDATE offers SET state = ?1, finished_at = iif(finished_at = 0, ?2, finished_at), pending = 0, epoch = NULL, tx_mac = NULL, refresh_hash = NULL,
-			token_hash = iif(?3, token_hash, NULL), jkt = iif(?3, jkt, NULL), client_key = iif(?3, client_key, NULL), due_at = iif(?3, token_expires + ?4, NULL)
+			token_hash = iif(?3, token_hash, NULL), jkt = iif(?3, jkt, NULL), client_key = iif(?3, client_key, NULL), client = iif(?3, client, ''), due_at = iif(?3, token_expires + ?4, NULL)
 		WHERE id = ?5 AND (`+condition+`)`, int(state), millis(now), keepToken, NotificationGrace.Milliseconds(), id)
 	if err != nil || n == 0 {
 		return false, err
@@ -96,7 +96,7 @@ func (s *Store) expire(ctx context.Context) (n, ended int, err error) {
 			case d.sealed:
 				_, err = end(tx, d.id, d.state, now, true, "epoch IS NOT NULL")
 			default:
-				_, err = tx.Exec("UPDATE offers SET due_at = NULL, token_hash = NULL, jkt = NULL, client_key = NULL WHERE id = ? AND epoch IS NULL", d.id)
+				_, err = tx.Exec("UPDATE offers SET due_at = NULL, token_hash = NULL, jkt = NULL, client_key = NULL, client = '' WHERE id = ? AND epoch IS NULL", d.id)
 			}
 			if err != nil {
 				return err
