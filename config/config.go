@@ -46,7 +46,7 @@ type Issuer struct {
 	Configurations string `toml:"configurations"`
 	// Display names the issuer to people, one entry per language.
 	Display []Display `toml:"display"`
-	// AnonymousAccess lets wallets redeem a code without a client_id
+	// AnonymousAccess lets wallets redeem a code without authenticating
 	// (pre-authorized_grant_anonymous_access_supported). Default true.
 	AnonymousAccess *bool `toml:"anonymous_access"`
 	// AccessTokenLifetime bounds a Bearer token's life; at most 5 minutes
@@ -59,9 +59,9 @@ type Issuer struct {
 	// NonceLifetime is how long a c_nonce is accepted. Default 5m.
 	NonceLifetime Duration `toml:"nonce_lifetime"`
 	// Retries lets a wallet whose connection broke repeat its credential request:
-	// within the token's life, at most 5 minutes after the first answer, with the
-	// same keys. Until then the claims are kept, sealed so that only that wallet's
-	// access token opens them. Default true; false shreds them at once.
+	// within the token's life, at most 5 minutes after the offer's last credential,
+	// with the same keys. Until then the claims are kept, sealed so that they open
+	// only with that wallet's access token. Default true; false shreds them at once.
 	Retries *bool `toml:"retries"`
 	// MetadataSigner is the label of the key that signs the metadata (OpenID4VCI
 	// 1.0 §12.2.3); "" means that there is no signed form.

@@ -5,7 +5,8 @@
 //
 // Every structure here is filled by strangers, so every one has a bound: when it
 // is reached, what was least recently used is forgotten. Addresses are kept in memory
-// alone, for seconds; they reach no log and no metric.
+// alone, until newer ones take their place; they reach no metric, and the log at
+// its level "debug" only, where it tells of broken TLS handshakes.
 package limit
 
 import (
