@@ -7,7 +7,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"math/big"
 )
 
@@ -107,7 +106,8 @@ func formatUUID(u []byte) string {
 	if len(u) != 16 {
 		return ""
 	}
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+	text := hex.EncodeToString(u)
+	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 }
 
 // parseUUID reads the canonical form only.
