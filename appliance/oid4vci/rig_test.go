@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -25,6 +21,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"chancery/appliance/oid4vci/trust/trusttest"
 	"chancery/appliance/signer/signertest"
 	"chancery/appliance/signer/wire"
 	"chancery/appliance/store"
@@ -32,6 +29,7 @@ import (
 	"chancery/issuance"
 	"chancery/issuance/configuration"
 	"chancery/issuance/did"
+	"chancery/issuance/issuancetest"
 )
 
 // proofType is the typ of a jwt proof.
@@ -289,23 +287,7 @@ type holder struct {
 }
 
 func newHolder(t testing.TB, algorithm issuance.Algorithm) holder {
-	t.Helper()
-	h := holder{algorithm: jose.SignatureAlgorithm(algorithm)}
-	var err error
-	switch algorithm {
-	case issuance.EdDSA:
-		_, h.private, err = ed25519.GenerateKey(rand.Reader)
-	case issuance.ES384:
-		h.private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case issuance.ES512:
-		h.private, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	default:
-		h.private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return holder{algorithm: jose.SignatureAlgorithm(algorithm), private: issuancetest.Key(t, algorithm)}
 }
 
 // jwk is the public key as a wallet writes it into a header.
@@ -333,27 +315,7 @@ func (h holder) proof(t testing.TB, audience, nonce string, now time.Time, chang
 	if change != nil {
 		change(header, claims)
 	}
-	options := &jose.SignerOptions{}
-	for name, value := range header {
-		options = options.WithHeader(jose.HeaderKey(name), value)
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: h.algorithm, Key: h.private}, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := signed.CompactSerialize()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return compact
+	return trusttest.TokenWith(t, jose.SigningKey{Algorithm: h.algorithm, Key: h.private}, header, claims)
 }
 
 // good is a right proof for the rig's issuer.

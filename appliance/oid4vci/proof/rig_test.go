@@ -20,6 +20,7 @@ import (
 
 	"chancery/appliance/oid4vci/refusal"
 	"chancery/appliance/oid4vci/trust"
+	"chancery/appliance/oid4vci/trust/trusttest"
 	"chancery/issuance"
 	"chancery/issuance/configuration"
 	"chancery/issuance/did"
@@ -70,27 +71,7 @@ func (h holder) thumbprint(t testing.TB) string {
 // token signs a JWT.
 func (h holder) token(t testing.TB, header, claims map[string]any) string {
 	t.Helper()
-	options := &jose.SignerOptions{}
-	for name, value := range header {
-		options = options.WithHeader(jose.HeaderKey(name), value)
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: h.algorithm, Key: h.private}, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := signed.CompactSerialize()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return compact
+	return trusttest.TokenWith(t, jose.SigningKey{Algorithm: h.algorithm, Key: h.private}, header, claims)
 }
 
 // change alters a header and claims before they are signed.
