@@ -64,7 +64,7 @@ func (r *rig) linked(t testing.TB, a answer) (header, payload map[string]any) {
 		t.Fatalf("check 324: %d %v %s", a.status, a.header, a.body)
 	}
 	compact, _ := dids[0].(string)
-	signed, err := jose.ParseSigned(compact, []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA})
+	signed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func (r *rig) residence(t testing.TB) (kid, compact string) {
 
 func (r *rig) verifyResidence(t testing.TB, compact string) (kid string) {
 	t.Helper()
-	signed, err := jose.ParseSigned(compact, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
+	signed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func (r *rig) pid(t testing.TB) (jose.JSONWebKey, jose.Header) {
 	h := newHolder(t, issuance.ES256)
 	text := credential(t, r.ask(t, r.token(t, r.offer(t, nil, pidID)), request(pidID, r.good(t, h, r.nonce(t)))))
 	compact, _, _ := strings.Cut(text, "~")
-	signed, err := jose.ParseSigned(compact, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
+	signed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}
