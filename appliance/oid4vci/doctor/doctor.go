@@ -78,15 +78,28 @@ var advice = map[string]string{
 	"server_error":                     "Something failed in the appliance: see its log at the same time.",
 }
 
-// Ring keeps the latest cases. It is safe for concurrent use.
+// Ring keeps the latest cases: those on an offer apart from the others, which any
+// stranger can fill. It is safe for concurrent use.
 type Ring struct {
-	mu    sync.Mutex
-	cases []Case // in a circle; next is the oldest
-	next  int
-	limit int
+	mu              sync.Mutex
+	offers, unknown circle
+	limit           int
+	added           uint64
 }
 
-// New returns a ring of at most limit cases.
+// circle holds the latest cases; next is the oldest.
+type circle struct {
+	cases []numbered
+	next  int
+}
+
+// numbered is a case with its place in the order of all.
+type numbered struct {
+	Case
+	n uint64
+}
+
+// New returns a ring of at most limit cases on offers, and as many others.
 func New(limit int) *Ring { return &Ring{limit: limit} }
 
 // Add keeps a refused request and returns its id.
@@ -101,13 +114,30 @@ func (r *Ring) Add(endpoint, offer string, e *refusal.Refusal, now time.Time) st
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.cases) < r.limit {
-		r.cases = append(r.cases, c)
-		return c.ID
+	r.added++
+	into := &r.offers
+	if offer == "" {
+		into = &r.unknown
 	}
-	r.cases[r.next] = c
-	r.next = (r.next + 1) % r.limit
+	into.add(numbered{c, r.added}, r.limit)
 	return c.ID
+}
+
+func (c *circle) add(one numbered, limit int) {
+	if len(c.cases) < limit {
+		c.cases = append(c.cases, one)
+		return
+	}
+	c.cases[c.next] = one
+	c.next = (c.next + 1) % limit
+}
+
+// at returns the case that so many came after; nil when there is none.
+func (c *circle) at(later int) *numbered {
+	if later >= len(c.cases) {
+		return nil
+	}
+	return &c.cases[(c.next-1-later+2*len(c.cases))%len(c.cases)]
 }
 
 // Latest returns up to limit cases, newest first; offer, when not empty, selects
@@ -116,13 +146,19 @@ func (r *Ring) Latest(offer string, limit int) []Case {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []Case
-	for n := range r.cases {
-		c := r.cases[((r.next-1-n)%len(r.cases)+len(r.cases))%len(r.cases)]
-		if offer != "" && c.Offer != offer {
-			continue
+	for n, m := 0, 0; len(out) < limit; {
+		known, unknown := r.offers.at(n), r.unknown.at(m)
+		var c *numbered
+		switch {
+		case known == nil && (unknown == nil || offer != ""):
+			return out
+		case offer != "" || unknown == nil || known != nil && known.n > unknown.n:
+			c, n = known, n+1
+		default:
+			c, m = unknown, m+1
 		}
-		if out = append(out, c); len(out) == limit {
-			break
+		if offer == "" || c.Offer == offer {
+			out = append(out, c.Case)
 		}
 	}
 	return out
@@ -132,9 +168,11 @@ func (r *Ring) Latest(offer string, limit int) []Case {
 func (r *Ring) Find(id string) (Case, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, c := range r.cases {
-		if c.ID == id {
-			return c, true
+	for _, circle := range []*circle{&r.offers, &r.unknown} {
+		for _, c := range circle.cases {
+			if c.ID == id {
+				return c.Case, true
+			}
 		}
 	}
 	return Case{}, false

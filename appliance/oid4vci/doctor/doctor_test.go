@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,44 @@ func TestRing(t *testing.T) {
 			if _, ok := r.Find(ids[0]); ok {
 				t.Fatal("the oldest case is still there")
 			}
+		}
+	})
+}
+
+// Requests of strangers, however many, do not drive out those on an offer; all are
+// told in the order in which they came.
+func TestStrangersFillTheirOwn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const limit = 5
+		r := New(limit)
+		var offers, unknown, both []string
+		for range rapid.IntRange(0, 60).Draw(t, "n") {
+			offer := rapid.SampledFrom([]string{"", "", "", "a"}).Draw(t, "offer")
+			id := r.Add("token", offer, refusal.New("invalid_grant", "", "", ""), time.Unix(0, 0))
+			if offer == "" {
+				unknown = append(unknown, id)
+			} else {
+				offers = append(offers, id)
+			}
+			both = append(both, id)
+		}
+		kept := map[string]bool{}
+		for _, list := range [][]string{offers, unknown} {
+			for _, id := range list[max(0, len(list)-limit):] {
+				kept[id] = true
+			}
+		}
+		want := slices.DeleteFunc(both, func(id string) bool { return !kept[id] })
+		slices.Reverse(want)
+		var got []string
+		for _, c := range r.Latest("", 1000) {
+			got = append(got, c.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+		if n := len(r.Latest("a", 1000)); n != min(limit, len(offers)) {
+			t.Fatalf("%d of the offer's %d", n, len(offers))
 		}
 	})
 }
