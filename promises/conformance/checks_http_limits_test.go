@@ -173,23 +173,7 @@ func (i *instance) stream(t testing.TB, path, body string, known bool, header ..
 	if !known {
 		reader = io.MultiReader(reader)
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, i.issuer+path, reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := 0; n+1 < len(header); n += 2 {
-		request.Header.Add(header[n], header[n+1])
-	}
-	response, err := i.client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	data, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, data}
+	return i.send(t, http.MethodPost, path, reader, header...)
 }
 
 // TestCheckHTTPRequestID: each refusal has an id of its own, under which operators

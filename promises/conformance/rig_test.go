@@ -278,10 +278,16 @@ func (a answer) text(t testing.TB, name string) string {
 // names and values in turn; a name may come again.
 func (i *instance) do(t testing.TB, method, target string, body []byte, header ...string) answer {
 	t.Helper()
+	return i.send(t, method, target, bytes.NewReader(body), header...)
+}
+
+// send is do for a body that may not tell its length.
+func (i *instance) send(t testing.TB, method, target string, body io.Reader, header ...string) answer {
+	t.Helper()
 	if !strings.HasPrefix(target, "https://") {
 		target = i.issuer + target
 	}
-	request, err := http.NewRequestWithContext(t.Context(), method, target, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), method, target, body)
 	if err != nil {
 		t.Fatal(err)
 	}
