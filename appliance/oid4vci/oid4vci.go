@@ -82,7 +82,8 @@ func newDocument(mediaType string, body []byte) document {
 // keysEvery is the time between two looks at the keys that requests are encrypted to.
 const keysEvery = time.Minute
 
-// keptCases is how many refused requests the doctor keeps: a few hundred KiB.
+// keptCases is how many refused requests on offers the doctor keeps, and how many
+// others: 2 MiB in all.
 const keptCases = 4096
 
 // New builds an issuer. It asks the signer nothing: until the first successful
