@@ -145,7 +145,7 @@ type KeyAttestation struct {
 
 // Attester is somebody who attests wallets or their keys.
 type Attester struct {
-	// Name is what operators see.
+	// Name is what messages call the provider; each has its own.
 	Name string `toml:"name"`
 	// Anchors is a PEM file with CA certificates, Keys a JWK Set file; at least one of them.
 	Anchors string `toml:"anchors"`

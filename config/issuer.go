@@ -83,7 +83,7 @@ func (i *Issuer) checkDisplay(fault func(string, ...any)) {
 func checkAttesters(name string, list []Attester, fault func(string, ...any)) {
 	for n, a := range list {
 		if a.Name == "" {
-			fault("%s[%d].name: missing: operators see it", name, n)
+			fault("%s[%d].name: missing: messages call the provider by it", name, n)
 		}
 		if a.Anchors == "" && a.Keys == "" {
 			fault("%s[%d]: neither anchors nor keys: name a PEM file with CA certificates or a JWK Set file", name, n)

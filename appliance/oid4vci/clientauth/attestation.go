@@ -7,8 +7,6 @@ import (
 	"errors"
 	"net/http"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"chancery/appliance/oid4vci/jwt"
 	"chancery/appliance/oid4vci/refusal"
@@ -65,7 +63,7 @@ func (a *Authenticator) attestation(ctx context.Context, r Request, id string) (
 			return Identity{}, err
 		}
 	}
-	return Identity{ID: w.clientID, Authenticated: true, Method: method, InstanceKey: thumbprint[:], Provider: w.source.Provider, Name: name(w.token.String("wallet_name"))}, nil
+	return Identity{ID: w.clientID, Authenticated: true, Method: method, InstanceKey: thumbprint[:]}, nil
 }
 
 // readAttestation checks the attestation itself (ABCA -07 §5.1, §9).
@@ -228,18 +226,4 @@ func (a *Authenticator) status(ctx context.Context, t *jwt.Token) error {
 		}
 	}
 	return nil
-}
-
-// name makes a wallet's name fit to be shown to operators: printable, 100 characters.
-func name(text string) string {
-	var out []rune
-	for _, r := range text {
-		if len(out) == 100 {
-			break
-		}
-		if unicode.IsPrint(r) && r != utf8.RuneError {
-			out = append(out, r)
-		}
-	}
-	return string(out)
 }

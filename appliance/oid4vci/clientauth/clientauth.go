@@ -173,9 +173,6 @@ type Identity struct {
 	// InstanceKey is the RFC 7638 thumbprint, SHA-256, of the wallet instance's
 	// key, which refresh tokens are bound to (ABCA -07 §10.3); nil without attestation.
 	InstanceKey []byte
-	// Provider names who vouches for the wallet, Name is the wallet's own name as
-	// its provider has it (wallet_name); both are for operators, "" without attestation.
-	Provider, Name string
 }
 
 // Authenticate finds out who sends a token request (RFC 6749 §2.3, OpenID4VCI

@@ -84,7 +84,7 @@ func TestAssertion(t *testing.T) {
 				q := asserted(trusttest.Token(t, r.client, header, r.assertionClaims()))
 				q.Form.Set("client_id", id)
 				got, err := r.authenticate(q)
-				if err != nil || got.ID != clientID || !got.Authenticated || got.Method != PrivateKeyJWT || got.InstanceKey != nil || got.Provider != "" {
+				if err != nil || got.ID != clientID || !got.Authenticated || got.Method != PrivateKeyJWT || got.InstanceKey != nil {
 					t.Errorf("%s: %+v, %v", algorithm, got, err)
 				}
 			}
