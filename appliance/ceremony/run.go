@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,6 +46,7 @@ type act struct {
 	Deps
 	plan     *Plan
 	planHash string
+	text     string // the transcript's file
 	// made holds the new keys' records in order, refs what to destroy on failure.
 	made  []registry.Key
 	refs  []hsm.KeyRef
@@ -80,7 +82,7 @@ func Run(ctx context.Context, planPath string, deps Deps) (*Result, error) {
 		return nil, fmt.Errorf("%s: %w", planPath, err)
 	}
 	sum := sha256.Sum256(data)
-	a := &act{Deps: deps, plan: plan, planHash: hex.EncodeToString(sum[:]), files: map[string][]byte{}, open: map[string]*os.File{}}
+	a := &act{Deps: deps, plan: plan, planHash: hex.EncodeToString(sum[:]), text: transcriptName(deps.Spool, deps.Now), files: map[string][]byte{}, open: map[string]*os.File{}}
 	text, err := a.run(ctx)
 	if err != nil {
 		return nil, errors.Join(err, a.undo(ctx))
@@ -88,9 +90,19 @@ func Run(ctx context.Context, planPath string, deps Deps) (*Result, error) {
 	return a.finish(ctx, text)
 }
 
-// transcriptName is the transcript's file in the spool.
-func (a *act) transcriptName() string {
-	return filepath.Join(a.Spool, "ceremony-"+a.Now.UTC().Format("20060102T150405Z")+".txt")
+// transcriptName is the transcript's file in the spool: the time, and a number
+// for a second ceremony of the same second.
+func transcriptName(spool string, now time.Time) string {
+	name := filepath.Join(spool, "ceremony-"+now.UTC().Format("20060102T150405Z"))
+	for n := 1; ; n++ {
+		path := name + ".txt"
+		if n > 1 {
+			path = fmt.Sprintf("%s-%d.txt", name, n)
+		}
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) || n == 1000 {
+			return path // which is made only if it is not there
+		}
+	}
 }
 
 // run makes everything and records it; until then all can be undone. It returns
@@ -127,12 +139,12 @@ func (a *act) run(ctx context.Context) (string, error) {
 
 // finish gives out what was recorded. One failure does not keep the rest back.
 func (a *act) finish(ctx context.Context, text string) (*Result, error) {
-	result := &Result{Text: text, Transcript: a.transcriptName()}
+	result := &Result{Text: text, Transcript: a.text}
 	for _, k := range a.made {
 		result.Keys = append(result.Keys, k.Label)
 		a.Registry.Keys[k.Label] = k
 	}
-	a.files[a.transcriptName()] = []byte(text)
+	a.files[a.text] = []byte(text)
 	var failed error
 	result.Outputs, failed = a.write()
 	if err := a.checkpoint(ctx); err != nil {
@@ -169,7 +181,7 @@ func (a *act) reserve() error {
 	if err := os.MkdirAll(a.plan.Output, 0o755); err != nil {
 		return err
 	}
-	paths := []string{a.transcriptName()}
+	paths := []string{a.text}
 	for _, name := range a.outputs() {
 		paths = append(paths, filepath.Join(a.plan.Output, name))
 	}

@@ -334,7 +334,6 @@ func TestRefusedBeforeAnythingIsMade(t *testing.T) {
 		"a contact beyond ASCII":         {strings.Replace(head, "credentials@", "büro@", 1) + signerKey("ds-2", "iaca-1", 30), nil, "", "ASCII"},
 		"the second key alone":           {head + didKey("did-2") + signerKey("ds-2", "iaca-1", 458), nil, "", "keys[1]:"},
 		"an output that exists":          {head + didKey("did-2") + signerKey("ds-2", "iaca-1", 30), nil, "later/ds-2.pem", "nothing is overwritten"},
-		"a transcript that exists":       {head + didKey("did-2"), nil, "spool/ceremony-20260301T130000Z.txt", "nothing is overwritten"},
 		"no spool":                       {head + didKey("did-2"), func(c *config.Config) { c.Signer.Spool = filepath.Join(s.Dir, "none") }, "", "no such file"},
 		"an output that cannot be made":  {strings.Replace(head, "later", "pin", 1) + didKey("did-2"), nil, "", "pin"},
 		"no log":                         {head + didKey("did-2"), func(c *config.Config) { c.Signer.Database = filepath.Join(s.Dir, "none.db") }, "", "chancery-signer init"},
@@ -372,6 +371,22 @@ func TestRefusedBeforeAnythingIsMade(t *testing.T) {
 	}
 	if _, err := ceremony.Perform(context.Background(), s.Config, filepath.Join(s.Dir, "no-plan.toml"), noon); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no plan: %v", err)
+	}
+}
+
+// TestWithinASecond: a further ceremony of the same second has a transcript of its own.
+func TestWithinASecond(t *testing.T) {
+	s := prepared(t, signertest.Options{})
+	path := filepath.Join(s.Dir, "spool", "ceremony-20260301T130000Z.txt")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	result, err := hold(t, s, head+didKey("did-2"))
+	if err != nil || !strings.HasSuffix(result.Transcript, "ceremony-20260301T130000Z-2.txt") || string(read(t, result.Transcript)) != result.Text {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if string(read(t, path)) != "precious" {
+		t.Error("the first one was overwritten")
 	}
 }
 
