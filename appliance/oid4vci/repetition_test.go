@@ -11,7 +11,7 @@ import (
 )
 
 // A request that comes too late is not told that its keys are others: the wallet
-// has notified that it has the credential, and then nobody gets it again.
+// has notified that it deleted the credential, and then nobody gets it again.
 func TestRefusedRepetitionSaysWhy(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	h := newHolder(t, issuance.ES256)
@@ -27,7 +27,7 @@ func TestRefusedRepetitionSaysWhy(t *testing.T) {
 	first := ask(h)
 	credential(t, first)
 	says(ask(newHolder(t, issuance.ES256)), "for other keys")
-	body, err := json.Marshal(map[string]any{"notification_id": first.object(t)["notification_id"], "event": "credential_accepted"})
+	body, err := json.Marshal(map[string]any{"notification_id": first.object(t)["notification_id"], "event": "credential_deleted"})
 	if err != nil {
 		t.Fatal(err)
 	}

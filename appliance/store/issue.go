@@ -204,7 +204,7 @@ type Repetition struct {
 // configuration once more, because its connection broke. The caller holds the
 // request against the hashes: it must name the same keys. [ErrNotFound] when
 // nothing can be repeated: it was not issued under this token, the wallet has
-// notified what became of it, or the time for retries is over. [ErrRepeated] when
+// notified that it failed or was deleted, or the time for retries is over. [ErrRepeated] when
 // it was signed again [MaxRepeats] times.
 func (g *Grant) Repeat(ctx context.Context, configuration string) (*Repetition, error) {
 	if !g.Done(configuration) || g.store.options.RetryWindow <= 0 || !g.kept() {
@@ -216,7 +216,7 @@ func (g *Grant) Repeat(ctx context.Context, configuration string) (*Repetition, 
 		keys, proofs         []byte
 	)
 	err := g.store.db.Read(ctx, func(r *database.Reader) error {
-		found, err := r.Row("SELECT first, size, repeats, keys_hash, proofs_hash FROM issues WHERE offer = ? AND configuration = ? AND accepted_at + failed_at + deleted_at = 0",
+		found, err := r.Row("SELECT first, size, repeats, keys_hash, proofs_hash FROM issues WHERE offer = ? AND configuration = ? AND failed_at + deleted_at = 0",
 			[]any{g.id, bits.TrailingZeros64(uint64(i.bit))}, []any{&first, &size, &repeats, &keys, &proofs})
 		if err == nil && (!found || len(keys) != 32 || len(proofs) != 32) {
 			err = ErrNotFound
@@ -257,7 +257,7 @@ func (g *Grant) Reissue(ctx context.Context, i *Repetition, credentials []Creden
 	var refused error
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
 		var first, repeats int64
-		found, err := tx.Row("SELECT repeats FROM issues WHERE offer = ? AND configuration = ? AND keys_hash IS NOT NULL AND accepted_at + failed_at + deleted_at = 0",
+		found, err := tx.Row("SELECT repeats FROM issues WHERE offer = ? AND configuration = ? AND keys_hash IS NOT NULL AND failed_at + deleted_at = 0",
 			[]any{g.id, place}, []any{&repeats})
 		if err == nil && found && repeats < MaxRepeats {
 			found, err = tx.Row("UPDATE offers SET signed = signed + ?1 WHERE id = ?2 AND token_hash = ?3 AND pending & ?4 = 0 AND epoch IS NOT NULL AND due_at > ?5 RETURNING signed - ?1",

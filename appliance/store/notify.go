@@ -47,11 +47,11 @@ func notifications(r *database.Reader, offer int64, configurations []string) (li
 }
 
 // unnotified counts an offer's configurations of which the wallet has not said
-// that it accepted them, and of which it has said nothing at all.
-func unnotified(tx *database.Tx, offer int64) (notAccepted, silent int64, err error) {
-	_, err = tx.Row("SELECT count(*) FILTER (WHERE accepted_at = 0), count(*) FILTER (WHERE accepted_at + failed_at + deleted_at = 0) FROM issues WHERE offer = ?",
-		[]any{offer}, []any{&notAccepted, &silent})
-	return notAccepted, silent, err
+// that it accepted them, and of which it has not said that it deleted them.
+func unnotified(tx *database.Tx, offer int64) (notAccepted, notDeleted int64, err error) {
+	_, err = tx.Row("SELECT count(*) FILTER (WHERE accepted_at = 0), count(*) FILTER (WHERE deleted_at = 0) FROM issues WHERE offer = ?",
+		[]any{offer}, []any{&notAccepted, &notDeleted})
+	return notAccepted, notDeleted, err
 }
 
 // noteSQL writes down an event's first time.
@@ -120,18 +120,33 @@ func (s *Store) follow(tx *database.Tx, g *Grant, event, configuration string, n
 			return err
 		}
 	}
-	notAccepted, silent, err := unnotified(tx, g.id)
+	notAccepted, notDeleted, err := unnotified(tx, g.id)
 	if err != nil {
 		return err
 	}
 	if notAccepted == 0 && event == CredentialAccepted {
-		e.Kind, e.Detail = "offer.accepted", nil
-		return s.conclude(tx, g.id, Accepted, now, []State{Issued}, e)
+		return s.accept(tx, g.id, now, e)
 	}
-	if silent == 0 { // nothing will be asked for again
-		_, err = end(tx, g.id, Issued, now, true, "state = 3 AND epoch IS NOT NULL AND refresh_hash IS NULL")
+	if notDeleted > 0 {
+		return nil
 	}
-	return err
+	for _, state := range []State{Issued, Accepted} { // nothing will be asked for again
+		if _, err := end(tx, g.id, state, now, true, fmt.Sprintf("state = %d AND epoch IS NOT NULL AND refresh_hash IS NULL", state)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accept makes an issued offer an accepted one. A wallet that has accepted what it
+// got may still ask for it again, so retries go on until their time is over.
+func (s *Store) accept(tx *database.Tx, id int64, now time.Time, e Event) error {
+	n, err := tx.Exec("UPDATE offers SET state = 8, finished_at = iif(finished_at = 0, ?, finished_at) WHERE id = ? AND state = 3", millis(now), id)
+	if err != nil || n == 0 {
+		return err
+	}
+	e.Kind, e.Detail = "offer.accepted", nil
+	return s.record(tx, e)
 }
 
 // conclude brings an offer from one of some states into another and records the

@@ -18,9 +18,9 @@ import (
 //
 // made and fetched offers have an unspent code; a redeemed one has an access
 // token. The others are final, and the claims of a final offer are shredded, with
-// two exceptions. An issued one keeps them for retries, until
+// two exceptions. An issued or accepted one keeps them for retries, until
 // [Options.RetryWindow] is over, the access token runs out, or the wallet has
-// notified what became of every credential; they are then under a key that the
+// notified that it deleted every credential; they are then under a key that the
 // appliance has only together with the access token. And while a refresh token
 // lives, claims stay as they were: it makes an issued, accepted or failed offer a
 // redeemed one again, and such an offer can be cancelled.

@@ -128,10 +128,16 @@ func TestRetriesEnd(t *testing.T) {
 		by     func(*fixture, *Grant, string)
 		state  State
 	}{
-		"off":           {0, func(*fixture, *Grant, string) {}, Issued},
-		"the window":    {testWindow, func(f *fixture, _ *Grant, _ string) { f.clock.pass(testWindow) }, Issued},
-		"the token":     {time.Hour, func(f *fixture, _ *Grant, _ string) { f.clock.pass(testLifetime) }, Issued},
-		"accepted":      {testWindow, notify(CredentialAccepted), Accepted},
+		"off":        {0, func(*fixture, *Grant, string) {}, Issued},
+		"the window": {testWindow, func(f *fixture, _ *Grant, _ string) { f.clock.pass(testWindow) }, Issued},
+		"the token":  {time.Hour, func(f *fixture, _ *Grant, _ string) { f.clock.pass(testLifetime) }, Issued},
+		"accepted": {testWindow, func(f *fixture, g *Grant, notification string) {
+			notify(CredentialAccepted)(f, g, notification)
+			if _, err := g.Repeat(ctx, "pid"); err != nil {
+				f.t.Errorf("what was accepted is not repeated: %v", err)
+			}
+			f.clock.pass(testWindow)
+		}, Accepted},
 		"failed":        {testWindow, notify(CredentialFailure), Failed},
 		"deleted":       {testWindow, notify(CredentialDeleted), Issued},
 		"one and other": {testWindow, notify(CredentialAccepted, CredentialDeleted), Accepted},
@@ -163,7 +169,7 @@ func TestRetriesEnd(t *testing.T) {
 				}
 			}
 			g.Release()
-			if end.state != Issued || name == "deleted" || name == "off" { // at once
+			if end.state == Failed || name == "deleted" || name == "one and other" || name == "off" { // at once
 				f.wantShredded(c.ID, true)
 			}
 			f.sweep()

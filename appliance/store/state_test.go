@@ -129,7 +129,7 @@ func TestAfterIssuing(t *testing.T) {
 					t.Errorf("answered %v, want %v", err, want.err)
 				}
 				f.wantState(s.ID, want.state)
-				f.wantShredded(s.ID, what == "expire" || from != "kept" && from != "refreshable" || want.state == Cancelled)
+				f.wantShredded(s.ID, what == "expire" || from != "kept" && from != "refreshable" && from != "accepted" || want.state == Cancelled)
 				f.drain()
 				f.wantHistories()
 			})

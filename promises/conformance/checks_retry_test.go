@@ -177,7 +177,17 @@ func TestRetryOtherToken(t *testing.T) {
 // What a wallet has notified is over, whatever it said.
 func TestRetryAfterNotification(t *testing.T) {
 	i := plain(t)
-	for _, event := range []string{"credential_accepted", "credential_failure", "credential_deleted"} {
+	// A wallet that has accepted may ask again, as the OpenID Foundation's suite does.
+	t.Run("credential_accepted", func(t *testing.T) {
+		r := i.session(t, pidSDJWT).once(t, pidSDJWT, 1)
+		done(t, r.notify(t, r.first.text(t, "notification_id"), "credential_accepted"))
+		r.equivalent(t, r.post(t, "/credential", r.body))
+		r.equivalent(t, r.ask(t, request(pidSDJWT, r.proofs(t, i.nonce(t))...)))
+		if state, list := i.look(t, r.offer); state != "accepted" || len(list) != 3 {
+			t.Errorf("%s, %d signatures", state, len(list))
+		}
+	})
+	for _, event := range []string{"credential_failure", "credential_deleted"} {
 		t.Run(event, func(t *testing.T) {
 			r := i.session(t, pidSDJWT).once(t, pidSDJWT, 1)
 			r.equivalent(t, r.post(t, "/credential", r.body))
