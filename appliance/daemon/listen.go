@@ -36,8 +36,9 @@ var usual = patience{header: 10 * time.Second, request: 30 * time.Second, answer
 const (
 	// maxHeaderBytes is more than wallet attestations with their chains need.
 	maxHeaderBytes = 32 << 10
-	// adminConnections bounds the admin listener's open connections.
-	adminConnections = 256
+	// adminConnections bounds the admin listener's open connections. An issuer's
+	// system is one address, which may have a quarter of them.
+	adminConnections = 1024
 )
 
 // http2Limits bound what one HTTP/2 connection may have under way. net/http

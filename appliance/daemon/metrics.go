@@ -42,6 +42,7 @@ var (
 	outboxBacklog    = prometheus.NewDesc("chancery_outbox_backlog", "Events that the audit log does not have yet.", nil, nil)
 	connectionsOpen  = prometheus.NewDesc("chancery_connections", "Open connections of the listener.", []string{"listener"}, nil)
 	connectionsLimit = prometheus.NewDesc("chancery_connections_limit", "Connections of the listener that may be open.", []string{"listener"}, nil)
+	connectionsOver  = prometheus.NewDesc("chancery_refused_connections_total", "Connections closed at once because their address held a quarter of the limit.", []string{"listener"}, nil)
 	tlsNotAfter      = prometheus.NewDesc("chancery_tls_certificate_not_after_seconds", "End of the listener's certificate, Unix time.", []string{"listener"}, nil)
 	keyNotAfter      = prometheus.NewDesc("chancery_key_certificate_not_after_seconds", "End of the key's certificate, Unix time.", []string{"key", "purpose"}, nil)
 	crlNextUpdate    = prometheus.NewDesc("chancery_crl_next_update_seconds", "When the IACA's revocation list must be replaced, Unix time.", []string{"key"}, nil)
@@ -119,6 +120,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for listener, c := range m.connections {
 		gauge(connectionsOpen, float64(c.Open()), listener)
 		gauge(connectionsLimit, float64(c.Limit()), listener)
+		out <- prometheus.MustNewConstMetric(connectionsOver, prometheus.CounterValue, float64(c.Refused()), listener)
 	}
 	for _, c := range m.certificates {
 		if leaf := c.present.Load().Leaf; leaf != nil {

@@ -179,7 +179,7 @@ func TestRateOverTLS(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	d.metrics.handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
-	for _, want := range []string{`chancery_refused_requests_total{class="write"} 2`, `chancery_connections_limit{listener="wallet"} 100`, `chancery_connections{listener="wallet"} `} {
+	for _, want := range []string{`chancery_refused_requests_total{class="write"} 2`, `chancery_connections_limit{listener="wallet"} 100`, `chancery_connections{listener="wallet"} `, `chancery_refused_connections_total{listener="wallet"} 0`} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("the metrics have no %s", want)
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // share is the part of a listener's connections that one address may hold: one
@@ -25,6 +26,8 @@ type Connections struct {
 	slots  chan struct{} // as many elements as there are open connections
 	closed chan struct{}
 	once   sync.Once // closes closed
+	// refused counts connections above their address's share.
+	refused atomic.Int64
 
 	// mu guards the rest.
 	mu   sync.Mutex
@@ -49,6 +52,10 @@ func (c *Connections) Open() int { return len(c.slots) }
 // Limit returns how many connections may be open.
 func (c *Connections) Limit() int { return cap(c.slots) }
 
+// Refused returns how many connections were closed at once because their address
+// held its share.
+func (c *Connections) Refused() int64 { return c.refused.Load() }
+
 // Accept returns the next connection that there is room for.
 func (c *Connections) Accept() (net.Conn, error) {
 	for {
@@ -58,6 +65,7 @@ func (c *Connections) Accept() (net.Conn, error) {
 		}
 		address := network(peer(conn.RemoteAddr().String()))
 		if !c.hold(address) {
+			c.refused.Add(1)
 			conn.Close()
 			continue
 		}

@@ -154,8 +154,8 @@ func TestShare(t *testing.T) {
 	if got, want := answers("127.0.0.3", 5), "[served served served served served]"; fmt.Sprint(got) != want {
 		t.Errorf("a proxy: %v, want %s", got, want)
 	}
-	if c.Open() != most {
-		t.Errorf("%d connections are open", c.Open())
+	if c.Open() != most || c.Refused() != 2 {
+		t.Errorf("%d connections are open, %d were refused", c.Open(), c.Refused())
 	}
 }
 
