@@ -332,7 +332,7 @@ func (s *Store) refuse(tx *database.Tx, id int64, offer string, bit int64, now t
 	}
 	e := Event{Time: now, Kind: "offer.issued", Actor: "appliance", Subject: offer}
 	if signed {
-		return s.conclude(tx, id, Issued, now, []State{Redeemed}, e)
+		return s.settleIssued(tx, id, now, e)
 	}
 	if _, err := end(tx, id, Failed, now, true, "state = 2"); err != nil {
 		return err

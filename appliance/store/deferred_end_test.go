@@ -125,3 +125,24 @@ func TestTheClientIsForgotten(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalOfTheLast holds that an offer whose other credentials the wallet has
+// accepted is an accepted one when an operator refuses the last of it.
+func TestRefusalOfTheLast(t *testing.T) {
+	for event, want := range map[string]State{CredentialAccepted: Accepted, CredentialDeleted: Issued} {
+		f := open(t)
+		w := f.wait("pid", "mdl")
+		g := f.grant(w.Token)
+		notification, err := g.Issue(context.Background(), "mdl", IssueRecord{Credentials: []Credential{credential("mdl")}})
+		g.Release()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.tell(w.Token, notification, event); err != nil {
+			t.Fatal(err)
+		}
+		f.wantState(w.Created.ID, Redeemed)
+		f.decide(w.id, false)
+		f.wantState(w.Created.ID, want)
+	}
+}

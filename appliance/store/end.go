@@ -14,12 +14,16 @@ const NotificationGrace = 24 * time.Hour
 // unfinished are the offers that can be cancelled.
 const unfinished = "state IN (0, 1, 2) OR refresh_hash IS NOT NULL"
 
+// unchanged is for offers that end in the state they are in.
+const unchanged State = -1
+
 // end makes an offer final, if the condition holds, and shreds its claims: its
 // key is overwritten, the sealed claims, the transaction code's MAC and the hashes
 // of the holder's keys are deleted. Refresh and transaction_id die with it. The
 // access token dies too, or is kept for notifications, until the sweeper forgets it.
+// With [unchanged] as state the offer keeps its own.
 func end(tx *database.Tx, id int64, state State, now time.Time, keepToken bool, condition string) (bool, error) {
-	n, err := tx.Exec(`UPDATE offers SET state = ?1, finished_at = iif(finished_at = 0, ?2, finished_at), pending = 0, epoch = NULL, tx_mac = NULL, refresh_hash = NULL,
+	n, err := tx.Exec(`UPDATE offers SET state = iif(?1 < 0, state, ?1), finished_at = iif(finished_at = 0, ?2, finished_at), pending = 0, epoch = NULL, tx_mac = NULL, refresh_hash = NULL,
 			token_hash = iif(?3, token_hash, NULL), jkt = iif(?3, jkt, NULL), client_key = iif(?3, client_key, NULL), client = iif(?3, client, ''), due_at = iif(?3, token_expires + ?4, NULL)
 		WHERE id = ?5 AND (`+condition+`)`, int(state), millis(now), keepToken, NotificationGrace.Milliseconds(), id)
 	if err != nil || n == 0 {
@@ -94,7 +98,7 @@ func (s *Store) expire(ctx context.Context) (n, ended int, err error) {
 				ended++
 				err = s.expireOne(tx, d, now)
 			case d.sealed:
-				_, err = end(tx, d.id, d.state, now, true, "epoch IS NOT NULL")
+				_, err = end(tx, d.id, unchanged, now, true, "epoch IS NOT NULL")
 			default:
 				_, err = tx.Exec("UPDATE offers SET due_at = NULL, token_hash = NULL, jkt = NULL, client_key = NULL, client = '' WHERE id = ? AND epoch IS NULL", d.id)
 			}
@@ -121,10 +125,10 @@ func (s *Store) expireOne(tx *database.Tx, d due, now time.Time) error {
 			states = []State{Issued, Accepted}
 		}
 	}
+	if _, err := end(tx, d.id, states[len(states)-1], now, d.signed, "state IN (0, 1, 2)"); err != nil {
+		return err
+	}
 	for _, state := range states {
-		if _, err := end(tx, d.id, state, now, d.signed, "state IN (0, 1, 2, 3)"); err != nil {
-			return err
-		}
 		if err := s.record(tx, Event{Time: now, Kind: "offer." + state.String(), Actor: "appliance", Subject: formatUUID(d.uuid)}); err != nil {
 			return err
 		}

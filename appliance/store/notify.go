@@ -113,7 +113,7 @@ func (s *Store) follow(tx *database.Tx, g *Grant, event, configuration string, n
 	switch event {
 	case CredentialFailure:
 		e.Kind, e.Detail = "offer.failed", map[string]string{"reason": "wallet reported a failure"}
-		return s.conclude(tx, g.id, Failed, now, []State{Redeemed, Issued, Accepted}, e)
+		return s.conclude(tx, g.id, Failed, now, e)
 	case CredentialDeleted:
 		e.Kind, e.Detail = "credential.deleted", map[string]string{"configuration": configuration}
 		if err := s.record(tx, e); err != nil {
@@ -130,12 +130,22 @@ func (s *Store) follow(tx *database.Tx, g *Grant, event, configuration string, n
 	if notDeleted > 0 {
 		return nil
 	}
-	for _, state := range []State{Issued, Accepted} { // nothing will be asked for again
-		if _, err := end(tx, g.id, state, now, true, fmt.Sprintf("state = %d AND epoch IS NOT NULL AND refresh_hash IS NULL", state)); err != nil {
-			return err
-		}
+	// Nothing will be asked for again.
+	_, err = end(tx, g.id, unchanged, now, true, "state IN (3, 8) AND epoch IS NOT NULL AND refresh_hash IS NULL")
+	return err
+}
+
+// settleIssued concludes an offer of which nothing is left to issue: as issued, and
+// as accepted when the wallet has said so of each before.
+func (s *Store) settleIssued(tx *database.Tx, id int64, now time.Time, e Event) error {
+	if err := s.conclude(tx, id, Issued, now, e); err != nil {
+		return err
 	}
-	return nil
+	notAccepted, _, err := unnotified(tx, id)
+	if err != nil || notAccepted > 0 {
+		return err
+	}
+	return s.accept(tx, id, now, e)
 }
 
 // accept makes an issued offer an accepted one. A wallet that has accepted what it
@@ -149,22 +159,22 @@ func (s *Store) accept(tx *database.Tx, id int64, now time.Time, e Event) error 
 	return s.record(tx, e)
 }
 
-// conclude brings an offer from one of some states into another and records the
-// event. Its claims are shredded unless a refresh token lives.
-func (s *Store) conclude(tx *database.Tx, id int64, to State, now time.Time, from []State, e Event) error {
+// conclude brings a redeemed, issued or accepted offer into another state and
+// records the event. Its claims are shredded unless a refresh token lives.
+func (s *Store) conclude(tx *database.Tx, id int64, to State, now time.Time, e Event) error {
 	var state int64
 	var refreshable bool
 	if _, err := tx.Row("SELECT state, refresh_hash IS NOT NULL FROM offers WHERE id = ?", []any{id}, []any{&state, &refreshable}); err != nil {
 		return err
 	}
-	if !slices.Contains(from, State(state)) {
+	if !slices.Contains([]State{Redeemed, Issued, Accepted}, State(state)) {
 		return nil
 	}
 	var err error
 	if refreshable {
 		_, err = tx.Exec("UPDATE offers SET state = ?, finished_at = iif(finished_at = 0, ?, finished_at), pending = 0 WHERE id = ?", int(to), millis(now), id)
 	} else {
-		_, err = end(tx, id, to, now, true, "state IN (2, 3, 8)")
+		_, err = end(tx, id, to, now, true, "TRUE")
 	}
 	if err != nil {
 		return err

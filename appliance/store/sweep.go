@@ -113,7 +113,7 @@ func (s *Store) startOver(ctx context.Context) error {
 		for _, d := range rows {
 			ended, err := end(tx, d.id, Cancelled, now, false, unfinished)
 			if err == nil && !ended { // an issued one, whose retries end
-				_, err = end(tx, d.id, d.state, now, false, "epoch IS NOT NULL")
+				_, err = end(tx, d.id, unchanged, now, false, "epoch IS NOT NULL")
 			}
 			if err != nil {
 				return err
