@@ -93,13 +93,8 @@ func checkAttesters(name string, list []Attester, fault func(string, ...any)) {
 
 func (h *HTTP) check() (faults []error) {
 	for n, text := range h.TrustedProxies {
-		p, prefix := netip.ParsePrefix(text)
-		_, address := netip.ParseAddr(text)
-		if prefix == nil && (p.Bits() == 0 || p != p.Masked()) {
-			faults = append(faults, fmt.Errorf("issuer.http.trusted_proxies[%d]: %q trusts everybody, or has bits beyond its prefix: write for instance \"10.0.0.0/8\"", n, text))
-		}
-		if prefix != nil && address != nil {
-			faults = append(faults, fmt.Errorf("issuer.http.trusted_proxies[%d]: %q is no address and no CIDR prefix: write for instance \"10.0.0.0/8\"", n, text))
+		if _, err := ParseProxy(text); err != nil {
+			faults = append(faults, fmt.Errorf("issuer.http.trusted_proxies[%d]: %w", n, err))
 		}
 	}
 	if len(h.TrustedProxies) == 0 && (h.ProxyProtocol || h.ForwardedHeader != "") {
@@ -109,4 +104,25 @@ func (h *HTTP) check() (faults []error) {
 		faults = append(faults, fmt.Errorf("issuer.http.forwarded_header: proxy_protocol tells the client's address already: choose one"))
 	}
 	return faults
+}
+
+// ParseProxy reads an entry of trusted_proxies: a single address or a CIDR prefix.
+// An IPv4 address in IPv6's form is taken as IPv4.
+func ParseProxy(s string) (netip.Prefix, error) {
+	if address, err := netip.ParseAddr(s); err == nil && address.Zone() == "" {
+		address = address.Unmap()
+		return netip.PrefixFrom(address, address.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Errorf("%q is no address: write one like \"192.0.2.10\" or a prefix like \"192.0.2.0/24\"", s)
+	case prefix.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 prefix in IPv6's form: write it as IPv4", s)
+	case prefix.Bits() == 0:
+		return netip.Prefix{}, fmt.Errorf("%q is everybody, and every client could choose its address: name the proxies", s)
+	case prefix.Masked() != prefix:
+		return netip.Prefix{}, fmt.Errorf("%q has bits set after the prefix: write %q or a single address", s, prefix.Masked())
+	}
+	return prefix, nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"chancery/config"
 )
 
 // Headers that may name the client, as the configuration writes them.
@@ -49,9 +51,9 @@ type Addresses struct {
 func NewAddresses(p Proxies) (*Addresses, error) {
 	a := &Addresses{protocol: p.Protocol, headerWithin: proxyHeaderWithin}
 	for _, s := range p.Trusted {
-		prefix, err := parsePrefix(s)
+		prefix, err := config.ParseProxy(s)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("trusted_proxies: %w", err)
 		}
 		a.trusted = append(a.trusted, prefix)
 	}
@@ -68,25 +70,6 @@ func NewAddresses(p Proxies) (*Addresses, error) {
 		return nil, fmt.Errorf("trusted_proxies is empty: with proxy_protocol or forwarded_header it must name the proxies that may be believed")
 	}
 	return a, nil
-}
-
-func parsePrefix(s string) (netip.Prefix, error) {
-	if address, err := netip.ParseAddr(s); err == nil && address.Zone() == "" {
-		address = address.Unmap()
-		return netip.PrefixFrom(address, address.BitLen()), nil
-	}
-	prefix, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, fmt.Errorf("trusted_proxies: %q is no address: write one like \"192.0.2.10\" or a prefix like \"192.0.2.0/24\"", s)
-	case prefix.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Errorf("trusted_proxies: %q is an IPv4 prefix in IPv6's form: write it as IPv4", s)
-	case prefix.Bits() == 0:
-		return netip.Prefix{}, fmt.Errorf("trusted_proxies: %q is everybody, and every client could choose its address: name the proxies", s)
-	case prefix.Masked() != prefix:
-		return netip.Prefix{}, fmt.Errorf("trusted_proxies: %q has bits set after the prefix: write %q or a single address", s, prefix.Masked())
-	}
-	return prefix, nil
 }
 
 // Trusted tells whether the address is one of the proxies'.
