@@ -103,24 +103,11 @@ func ParseTBS(tbs []byte) (issuance.Statement, error) {
 	if fragment, of := strings.CutPrefix(s.KeyID, s.Issuer+"#"); !of || fragment == "" {
 		return issuance.Statement{}, errors.New("header: kid must be a DID URL of iss")
 	}
-	if err := times(claims, &s); err != nil {
+	if s.ValidFrom, s.ValidUntil, err = jws.Validity(claims); err != nil {
 		return issuance.Statement{}, err
 	}
-	return s, check(claims, s)
-}
-
-func times(claims map[string]any, s *issuance.Statement) (err error) {
-	if s.ValidFrom, err = jws.Date(claims, "nbf"); err != nil {
-		return err
-	}
-	if s.ValidUntil, err = jws.Date(claims, "exp"); err != nil {
-		return err
-	}
-	if s.ValidFrom.IsZero() || !s.ValidUntil.After(s.ValidFrom) {
-		return errors.New("nbf and exp are required, in this order")
-	}
 	s.Signed = s.ValidFrom
-	return nil
+	return s, check(claims, s)
 }
 
 // check holds the payload against the one there can be for this DID and these times.

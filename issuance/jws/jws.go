@@ -178,6 +178,20 @@ func Date(claims map[string]any, name string) (time.Time, error) {
 	return time.Unix(seconds, 0).UTC(), nil
 }
 
+// Validity reads nbf and exp (RFC 7519 §4.1.4, §4.1.5) where both are required.
+func Validity(claims map[string]any) (from, until time.Time, err error) {
+	if from, err = Date(claims, "nbf"); err != nil {
+		return from, until, err
+	}
+	if until, err = Date(claims, "exp"); err != nil {
+		return from, until, err
+	}
+	if from.IsZero() || !until.After(from) {
+		return from, until, errors.New("nbf and exp are required, in this order")
+	}
+	return from, until, nil
+}
+
 // String reads a claim that must be a non-empty string.
 func String(claims map[string]any, name string) (string, error) {
 	value, ok := claims[name].(string)

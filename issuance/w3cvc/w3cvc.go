@@ -157,9 +157,10 @@ func ParseTBS(tbs []byte) (issuance.Statement, error) {
 	if !keyOf(s.KeyID, s.Issuer) {
 		return issuance.Statement{}, errors.New("header: kid must be a DID URL of iss")
 	}
-	if err := times(claims, &s); err != nil {
+	if s.ValidFrom, s.ValidUntil, err = jws.Validity(claims); err != nil {
 		return issuance.Statement{}, err
 	}
+	s.Signed = s.ValidFrom
 	vc, ok := claims["vc"].(map[string]any)
 	if !ok {
 		return issuance.Statement{}, errors.New("vc is missing or not an object")
@@ -180,20 +181,6 @@ func ParseTBS(tbs []byte) (issuance.Statement, error) {
 		return issuance.Statement{}, err
 	}
 	return s, nil
-}
-
-func times(claims map[string]any, s *issuance.Statement) (err error) {
-	if s.ValidFrom, err = jws.Date(claims, "nbf"); err != nil {
-		return err
-	}
-	if s.ValidUntil, err = jws.Date(claims, "exp"); err != nil {
-		return err
-	}
-	if s.ValidFrom.IsZero() || !s.ValidUntil.After(s.ValidFrom) {
-		return errors.New("nbf and exp are required, in this order")
-	}
-	s.Signed = s.ValidFrom
-	return nil
 }
 
 func onlyMembers(object map[string]any, allowed []string, what string) error {
