@@ -202,7 +202,7 @@ func TestRetryAfterNotification(t *testing.T) {
 	}
 }
 
-// Eight repetitions, and no more.
+// Eight repetitions, and no more, whatever proofs a wallet then sends.
 func TestRetryBound(t *testing.T) {
 	i := plain(t)
 	r := i.session(t, pidSDJWT).once(t, pidSDJWT, 1)
@@ -211,6 +211,11 @@ func TestRetryBound(t *testing.T) {
 	}
 	for range 2 {
 		refused(t, r.post(t, "/credential", r.body), http.StatusBadRequest, "credential_request_denied")
+	}
+	for name, proofs := range map[string][]string{"the same keys, fresh nonce": r.proofs(t, i.nonce(t)), "other keys": {i.proof(t, newKey(t, jose.ES256), i.nonce(t), nil)}} {
+		t.Run(name, func(t *testing.T) {
+			refused(t, r.ask(t, request(pidSDJWT, proofs...)), http.StatusBadRequest, "credential_request_denied")
+		})
 	}
 	r.logged(t, 8)
 }
