@@ -127,7 +127,7 @@ func (a *Attester) attestWallet(clientID string, instance crypto.Signer, draft D
 	if draft == Draft07 {
 		claims["iss"] = a.Certificate.Subject.CommonName
 	}
-	return signJWT(a.Key, "oauth-client-attestation+jwt", map[jose.HeaderKey]any{"x5c": x5c(a.Certificate)}, claims)
+	return a.sign("oauth-client-attestation+jwt", claims)
 }
 
 // attestKeys makes a key attestation for the keys of one request (OpenID4VCI
@@ -147,5 +147,10 @@ func (a *Attester) attestKeys(keys []crypto.Signer, storage, authentication []st
 	if len(authentication) > 0 {
 		claims["user_authentication"] = authentication
 	}
-	return signJWT(a.Key, "key-attestation+jwt", map[jose.HeaderKey]any{"x5c": x5c(a.Certificate)}, claims)
+	return a.sign("key-attestation+jwt", claims)
+}
+
+// sign makes an attestation of a type with the attester's certificate in it.
+func (a *Attester) sign(kind string, claims map[string]any) (string, error) {
+	return signJWT(a.Key, kind, map[jose.HeaderKey]any{"x5c": x5c(a.Certificate)}, claims)
 }

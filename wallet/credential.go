@@ -141,7 +141,8 @@ func (p *Pending) update(object map[string]any, now time.Time) error {
 	if err != nil || interval <= 0 {
 		return errors.New("interval is no positive number")
 	}
-	p.Transaction, p.Next = transaction, now.Add(time.Duration(min(interval, 1e9)*float64(time.Second)))
+	// A fraction of a second would be no pause, so that polling never ended.
+	p.Transaction, p.Next = transaction, now.Add(time.Duration(max(1, min(interval, 1e9))*float64(time.Second)))
 	return nil
 }
 

@@ -11,12 +11,13 @@ import (
 )
 
 // collect polls for what is pending until it is there or the wait is over; what
-// is left stays in the state (OpenID4VCI 1.0 §9).
+// is left stays in the state (OpenID4VCI 1.0 §9). What is due when it begins is
+// asked for even without a wait.
 func (f *flow) collect(ctx context.Context) error {
 	end := f.w.now().Add(f.w.Wait)
 	for len(f.s.Pending) > 0 {
 		next := slices.MinFunc(f.s.Pending, func(a, b Pending) int { return a.Next.Compare(b.Next) })
-		if next.Next.After(end) && next.Next.After(f.w.now()) {
+		if next.Next.After(end) {
 			return nil
 		}
 		if pause := next.Next.Sub(f.w.now()); pause > 0 {

@@ -272,6 +272,53 @@ func TestDeferred(t *testing.T) {
 	}
 }
 
+// An interval of next to nothing is a second, and polling ends with the wait.
+func TestDeferredEnds(t *testing.T) {
+	for _, wait := range []time.Duration{0, 10 * time.Second} {
+		i := newStrict(t)
+		i.deferrals, i.interval = 100, 1e-9
+		w := i.wallet()
+		w.Wait = wait
+		begun := i.now
+		if result := i.accept(w); len(result.Credentials) != 0 || len(result.State.Pending) != 1 {
+			t.Errorf("result: %+v", result)
+		}
+		if waited, polls := i.now.Sub(begun), 99-i.deferrals; waited != wait || polls != int(wait/time.Second) {
+			t.Errorf("waited %v, polled %d times; want %v and once a second", waited, polls, wait)
+		}
+	}
+}
+
+// With no wait a credential that is due is fetched all the same.
+func TestResumeOverdue(t *testing.T) {
+	i := newStrict(t)
+	i.deferrals = 1
+	w := i.wallet()
+	state := i.accept(w).State
+	i.now = i.now.Add(time.Minute)
+	if result, err := w.Resume(t.Context(), state); err != nil || len(result.Credentials) != 1 {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+// A new refresh token is kept though the rest of the answer is wrong.
+func TestRefreshTokenIsKept(t *testing.T) {
+	i := newIssuer(t, "")
+	i.as["grant_types_supported"] = []any{grantType, "refresh_token"}
+	i.token["refresh_token"] = "refresh-1"
+	w := i.wallet()
+	result, err := w.Accept(t.Context(), i.link(), "123456")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := ""
+	w.Keep = func(s *State) error { kept = s.RefreshToken; return nil }
+	i.token["refresh_token"], i.token["authorization_details"] = "refresh-2", []any{}
+	if _, err := w.Refresh(t.Context(), result.State); err == nil || !strings.Contains(err.Error(), "authorization_details") || kept != "refresh-2" {
+		t.Errorf("%v; kept %q", err, kept)
+	}
+}
+
 func TestResume(t *testing.T) {
 	i := newStrict(t)
 	i.deferrals = 2

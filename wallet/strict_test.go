@@ -40,6 +40,7 @@ type strict struct {
 	nonces    bool
 	draft     Draft
 	deferrals int
+	interval  float64 // between deferred requests, in seconds
 	breaks    int
 	fewer     bool
 	reversed  bool   // credentials come in another order than keys
@@ -82,7 +83,7 @@ func refuse(code, format string, args ...any) error {
 
 func newStrict(t *testing.T) *strict {
 	t.Helper()
-	i := &strict{t: t, now: time.Now().Truncate(time.Second), spent: map[string]bool{}, cnonces: map[string]int{}, grants: map[string]*grant{}, waiting: map[string][]crypto.PublicKey{}}
+	i := &strict{t: t, interval: 30, now: time.Now().Truncate(time.Second), spent: map[string]bool{}, cnonces: map[string]int{}, grants: map[string]*grant{}, waiting: map[string][]crypto.PublicKey{}}
 	var err error
 	if i.attester, err = NewAttester("Attester", i.now); err != nil {
 		t.Fatal(err)
@@ -340,7 +341,7 @@ func (i *strict) serveCredential(w http.ResponseWriter, r *http.Request) (int, a
 	if i.deferrals > 0 {
 		i.deferrals--
 		i.waiting[transaction] = keys
-		i.reply(w, http.StatusAccepted, map[string]any{"transaction_id": transaction, "interval": 30}, encryption)
+		i.reply(w, http.StatusAccepted, map[string]any{"transaction_id": transaction, "interval": i.interval}, encryption)
 		return 0, nil, nil
 	}
 	delete(i.waiting, transaction)

@@ -78,15 +78,26 @@ func (f *flow) token(ctx context.Context, form url.Values, detailed bool) error 
 	if err := f.take(object); err != nil {
 		return a.wrong("%v", err)
 	}
+	// The server may have ended the refresh token before: whatever else is wrong
+	// with the answer, the new one must not be lost.
+	if err := f.keepRefresh(); err != nil {
+		return err
+	}
 	details, found := object["authorization_details"]
 	switch {
 	case found:
 		if err := f.identify(details, detailed); err != nil {
 			return a.wrong("authorization_details: %v", err)
 		}
+		return f.keepRefresh()
 	case detailed:
 		return a.wrong("authorization_details is missing, though it was in the request (OpenID4VCI 1.0 §6.2)")
 	}
+	return nil
+}
+
+// keepRefresh keeps a state that a refresh token makes good for more.
+func (f *flow) keepRefresh() error {
 	if f.s.RefreshToken == "" {
 		return nil
 	}
