@@ -65,46 +65,34 @@ func blocks(data []byte, kind string) ([][]byte, error) {
 	return ders, nil
 }
 
-// certificates reads the certificates of files, PEM or DER.
-func (s *session) certificates(paths []string, what string) ([]*x509.Certificate, error) {
-	var all []*x509.Certificate
-	for _, path := range paths {
-		data, err := s.readFile(path, what)
-		if err != nil {
-			return nil, err
-		}
-		ders, err := blocks(data, "CERTIFICATE")
-		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", what, path, err)
-		}
-		for _, der := range ders {
-			c, err := x509.ParseCertificate(der)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s is no certificate: %w", what, path, err)
-			}
-			all = append(all, c)
-		}
-	}
-	return all, nil
+// certificates reads the certificates of files, PEM or DER; flag names them in errors.
+func (s *session) certificates(paths []string, flag string) ([]*x509.Certificate, error) {
+	return load(s, paths, flag, "CERTIFICATE", "certificate", x509.ParseCertificate)
 }
 
-func (s *session) revocationLists(paths []string) ([]*x509.RevocationList, error) {
-	var all []*x509.RevocationList
+// revocationLists reads the revocation lists of files, PEM or DER; flag names them in errors.
+func (s *session) revocationLists(paths []string, flag string) ([]*x509.RevocationList, error) {
+	return load(s, paths, flag, "X509 CRL", "revocation list", x509.ParseRevocationList)
+}
+
+// load parses all blocks of a kind in files, PEM or DER.
+func load[T any](s *session, paths []string, flag, kind, noun string, parse func([]byte) (T, error)) ([]T, error) {
+	var all []T
 	for _, path := range paths {
-		data, err := s.readFile(path, "--crl")
+		data, err := s.readFile(path, flag)
 		if err != nil {
 			return nil, err
 		}
-		ders, err := blocks(data, "X509 CRL")
+		ders, err := blocks(data, kind)
 		if err != nil {
-			return nil, fmt.Errorf("--crl: %s: %w", path, err)
+			return nil, fmt.Errorf("%s: %s: %w", flag, path, err)
 		}
 		for _, der := range ders {
-			list, err := x509.ParseRevocationList(der)
+			item, err := parse(der)
 			if err != nil {
-				return nil, fmt.Errorf("--crl: %s is no revocation list: %w", path, err)
+				return nil, fmt.Errorf("%s: %s is no %s: %w", flag, path, noun, err)
 			}
-			all = append(all, list)
+			all = append(all, item)
 		}
 	}
 	return all, nil

@@ -14,6 +14,8 @@ import (
 type lintFlags struct {
 	profile, issuer, successor, csr, previous, audience string
 	asJSON, strict                                      bool
+	// request is the one in csr, DER; nil without.
+	request []byte
 }
 
 func (f *lintFlags) declare(flags *flag.FlagSet) {
@@ -158,15 +160,24 @@ func (f *lintFlags) certificate(s *session, der []byte, l iaca.Linter) (linted, 
 	if f.csr == "" {
 		return linted{Profile: l.Profile, Findings: l.Certificate(der)}, nil
 	}
+	return linted{Profile: l.Profile, Findings: l.CheckCertificateFor(f.request, der, s.Now())}, nil
+}
+
+// readRequest reads --csr once for all certificates: standard input is there only once.
+func (f *lintFlags) readRequest(s *session) error {
+	if f.csr == "" {
+		return nil
+	}
 	data, err := s.readFile(f.csr, "--csr")
 	if err != nil {
-		return linted{}, err
+		return err
 	}
 	requests, err := blocks(data, "CERTIFICATE REQUEST")
 	if err != nil {
-		return linted{}, fmt.Errorf("--csr: %s: %w", f.csr, err)
+		return fmt.Errorf("--csr: %s: %w", f.csr, err)
 	}
-	return linted{Profile: l.Profile, Findings: l.CheckCertificateFor(requests[0], der, s.Now())}, nil
+	f.request = requests[0]
+	return nil
 }
 
 // guess returns --profile, or what a certificate or request shows.
@@ -207,13 +218,13 @@ func (f *lintFlags) linter(s *session) (iaca.Linter, error) {
 		*given.into = found[0]
 	}
 	if f.previous != "" {
-		lists, err := s.revocationLists([]string{f.previous})
+		lists, err := s.revocationLists([]string{f.previous}, "--previous")
 		if err != nil {
 			return l, err
 		}
 		l.Previous = lists[0]
 	}
-	return l, nil
+	return l, f.readRequest(s)
 }
 
 func (f *lintFlags) lint(s *session, files []string, kind string, each func(*session, []byte, iaca.Linter) (linted, error)) error {

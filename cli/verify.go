@@ -33,7 +33,7 @@ func (f *trustFlags) options(s *session) (verifier.Options, error) {
 	if o.Anchors, err = s.certificates(f.trust, "--trust"); err != nil {
 		return o, err
 	}
-	if o.CRLs, err = s.revocationLists(f.crls); err != nil {
+	if o.CRLs, err = s.revocationLists(f.crls, "--crl"); err != nil {
 		return o, err
 	}
 	if o.IssuerKeys, err = s.publicKeys(f.keys); err != nil {

@@ -27,7 +27,7 @@ it that is good for anything, STATE-FILE is removed.`,
 		f := &walletFlags{draft: 7}
 		f.declareFlow(flags)
 		return func(s *session, args []string) error {
-			return f.goOn(s, args, (*wallet.Wallet).Resume)
+			return f.goOn(s, args, pending, (*wallet.Wallet).Resume)
 		}
 	},
 }
@@ -41,13 +41,27 @@ var walletRefresh = command{
 		f.declareFlow(flags)
 		f.declareKeys(flags)
 		return func(s *session, args []string) error {
-			return f.goOn(s, args, (*wallet.Wallet).Refresh)
+			return f.goOn(s, args, everything, (*wallet.Wallet).Refresh)
 		}
 	},
 }
 
-// goOn continues a state and keeps what is left of it in the same file.
-func (f *walletFlags) goOn(s *session, args []string, next func(*wallet.Wallet, context.Context, *wallet.State) (*wallet.Result, error)) error {
+// everything returns the configurations that a refresh asks for.
+func everything(state *wallet.State) []string { return state.Configurations }
+
+// pending returns the configurations that a resumption fetches: --out may have
+// the others already.
+func pending(state *wallet.State) []string {
+	var ids []string
+	for _, p := range state.Pending {
+		ids = append(ids, p.Configuration)
+	}
+	return ids
+}
+
+// goOn continues a state and keeps what is left of it in the same file. asked
+// returns the configurations whose files must not exist yet.
+func (f *walletFlags) goOn(s *session, args []string, asked func(*wallet.State) []string, next func(*wallet.Wallet, context.Context, *wallet.State) (*wallet.Result, error)) error {
 	var err error
 	if f.state, err = one(args, "the state's file"); err != nil {
 		return err
@@ -68,7 +82,7 @@ func (f *walletFlags) goOn(s *session, args []string, next func(*wallet.Wallet, 
 	if w.ClientID == "" && w.ClientKey != nil {
 		w.ClientID = state.ClientID
 	}
-	if err := f.prepareOut(state.Configurations); err != nil {
+	if err := f.prepareOut(asked(state)); err != nil {
 		return err
 	}
 	result, err := next(w, s.ctx, state)

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"chancery/wallet"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -91,6 +94,37 @@ func TestWalletDeferred(t *testing.T) {
 		if status, _, errs := run(t, nil, append([]string{"wallet", command, state}, more...)...); status != 1 || !strings.Contains(errs, "the wallet's state") {
 			t.Errorf("%s: %d %s", command, status, errs)
 		}
+	}
+}
+
+// --out may have what was issued at once, and the state.
+func TestWalletResumeIntoTheSameFolder(t *testing.T) {
+	c := newCounter(t)
+	c.deferrals = 1
+	out := t.TempDir()
+	more := []string{"--ca", c.ca, "--offline", "--out", out}
+	if status, shown, errs := run(t, nil, append([]string{"wallet", "accept", c.link(), "--tx-code", "1234", "--no-wait"}, more...)...); status != 0 {
+		t.Fatalf("%d\n%s%s", status, shown, errs)
+	}
+	path := filepath.Join(out, stateFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := wallet.ParseState(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state.Configurations = append(state.Configurations, "other")
+	if err := errors.Join((&walletFlags{state: path}).keep(state), writeNew(filepath.Join(out, "other.sd-jwt"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	if status, shown, errs := run(t, nil, append([]string{"wallet", "resume", path}, more...)...); status != 0 {
+		t.Fatalf("%d\n%s%s", status, shown, errs)
+	}
+	ownersOnly(t, filepath.Join(out, "pid.sd-jwt"))
+	if status, _, errs := run(t, nil, append([]string{"wallet", "refresh", path}, more...)...); status != 1 || !strings.Contains(errs, "exists: choose another folder") {
+		t.Errorf("refresh: %d %s", status, errs)
 	}
 }
 

@@ -68,6 +68,7 @@ func (l *lint) entries(list *certificateList) {
 	if list.TBS.Revoked != nil && len(list.TBS.Revoked) == 0 {
 		l.report("crl.revoked.empty", "there is a list of revoked certificates with nothing in it")
 	}
+	known := l.known()
 	extended, late := 0, 0
 	for _, e := range list.TBS.Revoked {
 		if e.Extensions != nil {
@@ -76,11 +77,7 @@ func (l *lint) entries(list *certificateList) {
 		if l.Previous == nil || list.TBS.ThisUpdate.Sub(e.Time) <= 48*time.Hour {
 			continue
 		}
-		known := false
-		for _, before := range l.Previous.RevokedCertificateEntries {
-			known = known || before.SerialNumber.Cmp(e.Serial) == 0
-		}
-		if !known {
+		if !known[e.Serial.Text(16)] {
 			late++
 		}
 	}
@@ -90,6 +87,18 @@ func (l *lint) entries(list *certificateList) {
 	if late > 0 {
 		l.report("crl.delay", "%d new entries are older than 48 hours", late)
 	}
+}
+
+// known returns the serial numbers of the list before, in hexadecimal.
+func (l *lint) known() map[string]bool {
+	serials := map[string]bool{}
+	if l.Previous == nil {
+		return serials
+	}
+	for _, e := range l.Previous.RevokedCertificateEntries {
+		serials[e.SerialNumber.Text(16)] = true
+	}
+	return serials
 }
 
 // crlExtensions returns cRLNumber, or nil.
