@@ -204,6 +204,22 @@ func payload(t testing.TB, key string, format issuance.Format, header jws.Header
 	return item(t, key, &issuance.Prepared{Format: format, TBS: tbs}, err)
 }
 
+// changed is a good signing input with its header or payload changed, which the
+// format package would not prepare.
+func changed(t testing.TB, p *issuance.Prepared, change func(h *jws.Header, payload map[string]any)) *issuance.Prepared {
+	t.Helper()
+	header, payload, err := jws.Parse(p.TBS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&header, payload)
+	tbs, err := jws.Input(header, payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &issuance.Prepared{Format: p.Format, TBS: tbs}
+}
+
 // request asks for items under one offer.
 func request(items ...wire.SignItem) wire.SignRequest {
 	return wire.SignRequest{Offer: "offer-1", Configuration: "configuration-1", Items: items}

@@ -2,7 +2,6 @@ package signer_test
 
 import (
 	"crypto/x509"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -143,23 +142,6 @@ func judgeMetadata(t *testing.T, id wire.Identity, compact string, now time.Time
 	return payload, exp
 }
 
-// rewritten is good metadata with its header or claims changed, which the format
-// package would not prepare.
-func (f *fixture) rewritten(t *testing.T, change func(h *jws.Header, claims map[string]any)) wire.SignRequest {
-	t.Helper()
-	p := f.prepared(t, "metadata-1", nil)
-	header, claims, err := jws.Parse(p.TBS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	change(&header, claims)
-	tbs, err := jws.Input(header, claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return metadataRequest("metadata-1", &issuance.Prepared{Format: p.Format, TBS: tbs})
-}
-
 // metadataRefusals have one defect each.
 func metadataRefusals() (cases []refusalCase) {
 	material := func(name, reason string, change func(f *fixture, m *metadata.Material)) {
@@ -188,7 +170,7 @@ func metadataRefusals() (cases []refusalCase) {
 
 	unparsable := func(name, text string, change func(f *fixture, h *jws.Header, claims map[string]any)) {
 		cases = append(cases, refusalCase{name, func(t *testing.T, f *fixture) wire.SignRequest {
-			return f.rewritten(t, func(h *jws.Header, claims map[string]any) { change(f, h, claims) })
+			return metadataRequest("metadata-1", changed(t, f.prepared(t, "metadata-1", nil), func(h *jws.Header, claims map[string]any) { change(f, h, claims) }))
 		}, wire.CodeRefused, "unparsable", text})
 	}
 	unparsable("another typ", "typ", func(_ *fixture, h *jws.Header, _ map[string]any) { h.Type = "JWT" })
@@ -244,17 +226,9 @@ func TestMetadataRefusals(t *testing.T) {
 	f.advance(72 * time.Hour) // so that two days back is within the certificate's term
 	for _, c := range metadataRefusals() {
 		t.Run(c.name, func(t *testing.T) {
-			f.advance(2 * time.Second) // for the limit on recorded refusals
-			before := len(f.Entries(t))
-			in := c.in(t, f)
-			out, err := f.Sign.Sign(soon(t), in)
-			if code(err) != c.code || !strings.Contains(fmt.Sprint(err), c.text) || len(out.Results) != 0 {
-				t.Fatalf("%v, %d signatures; want %s with %q", err, len(out.Results), c.code, c.text)
-			}
-			entries := f.Entries(t)[before:]
-			if len(entries) != 1 || entries[0].Kind != audit.KindRefused || entries[0].Reason != c.reason || entries[0].Key != in.Items[0].Key ||
-				entries[0].Credential != in.Items[0].Credential || entries[0].Hash != hash(in.Items[0].TBS) || entries[0].Offer != in.Offer {
-				t.Fatalf("the log has %+v, want one refusal for %q", entries, c.reason)
+			in, e := f.refuse(t, c)
+			if e.Key != in.Items[0].Key || e.Credential != in.Items[0].Credential || e.Hash != hash(in.Items[0].TBS) || e.Offer != in.Offer {
+				t.Fatalf("the log has %+v of %+v", e, in)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package signer_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -130,6 +131,24 @@ type refusalCase struct {
 	// reason is what the log says; "" when the limit on refusals is not the point.
 	reason string
 	text   string // part of the answer
+}
+
+// refuse sends the case's request. Nothing is signed, the answer says why, and
+// the log has one refusal for the case's reason and nothing else.
+func (f *fixture) refuse(t *testing.T, c refusalCase) (wire.SignRequest, audit.Entry) {
+	t.Helper()
+	f.advance(2 * time.Second) // for the limit on recorded refusals
+	before := len(f.Entries(t))
+	in := c.in(t, f)
+	out, err := f.Sign.Sign(soon(t), in)
+	if code(err) != c.code || !strings.Contains(fmt.Sprint(err), c.text) || len(out.Results) != 0 {
+		t.Fatalf("%v, %d signatures; want %s with %q", err, len(out.Results), c.code, c.text)
+	}
+	entries := f.Entries(t)[before:]
+	if len(entries) != 1 || entries[0].Kind != audit.KindRefused || entries[0].Reason != c.reason {
+		t.Fatalf("the log has %+v, want one refusal for %q", entries, c.reason)
+	}
+	return in, entries[0]
 }
 
 // one is a request with one item.
@@ -313,18 +332,7 @@ func TestRefusals(t *testing.T) {
 	f.advance(f.today().Add(84 * time.Hour).Sub(f.now())) // noon, three days later
 	for _, group := range [][]refusalCase{shapeRefusals(), purposeRefusals(), byteRefusals(), profileRefusals(), timeRefusals()} {
 		for _, c := range group {
-			t.Run(c.name, func(t *testing.T) {
-				f.advance(2 * time.Second) // for the limit on recorded refusals
-				before := len(f.Entries(t))
-				out, err := f.Sign.Sign(soon(t), c.in(t, f))
-				if code(err) != c.code || !strings.Contains(err.Error(), c.text) || len(out.Results) != 0 {
-					t.Fatalf("%v, %d signatures; want %s with %q", err, len(out.Results), c.code, c.text)
-				}
-				entries := f.Entries(t)[before:]
-				if len(entries) != 1 || entries[0].Kind != audit.KindRefused || entries[0].Reason != c.reason {
-					t.Fatalf("the log has %+v, want one refusal for %q", entries, c.reason)
-				}
-			})
+			t.Run(c.name, func(t *testing.T) { f.refuse(t, c) })
 		}
 	}
 	// The same requests without their defects are signed.

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"pgregory.net/rapid"
 
 	"chancery/issuance"
@@ -67,13 +66,7 @@ func TestCheck324Judged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)})
-		if err != nil {
-			t.Fatalf("%s: %v", a, err)
-		}
-		if _, err := signed.Verify(key.Public()); err != nil {
-			t.Fatalf("%s: go-jose does not verify it: %v", a, err)
-		}
+		issuancetest.Judge(t, a, key.Public(), compact)
 		header, payload := parts(t, []byte(compact))
 		if want := map[string]any{"alg": string(a), "kid": kid}; !reflect.DeepEqual(header, want) {
 			t.Errorf("%s: header %v, want %v", a, header, want)
@@ -155,35 +148,11 @@ func TestPrepareRefusals(t *testing.T) {
 	}
 }
 
-// join makes a signing input of any header and payload; the header's members
-// stand in the order that they are written in.
-func join(t testing.TB, header, payload map[string]any) []byte {
-	t.Helper()
-	var members []string
-	for _, name := range []string{"alg", "typ", "kid", "x5c", "jwk", "crit"} {
-		value, has := header[name]
-		if !has {
-			continue
-		}
-		text, err := jws.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		members = append(members, `"`+name+`":`+string(text))
-	}
-	text, err := jws.Marshal(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b64 := base64.RawURLEncoding
-	return []byte(b64.EncodeToString([]byte("{"+strings.Join(members, ",")+"}")) + "." + b64.EncodeToString(text))
-}
-
 // TestParseRefusals changes one thing in a good signing input at a time.
 func TestParseRefusals(t *testing.T) {
 	good := prepared(t, material()).TBS
 	header, payload := parts(t, good)
-	if _, err := ParseTBS(join(t, header, payload)); err != nil {
+	if _, err := ParseTBS(issuancetest.SigningInput(t, header, payload)); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
 	vc := func(payload map[string]any) map[string]any { return payload["vc"].(map[string]any) }
@@ -253,7 +222,7 @@ func TestParseRefusals(t *testing.T) {
 	} {
 		header, payload := parts(t, good)
 		change(header, payload)
-		if s, err := ParseTBS(join(t, header, payload)); err == nil {
+		if s, err := ParseTBS(issuancetest.SigningInput(t, header, payload)); err == nil {
 			t.Errorf("%s: %+v", name, s)
 		}
 	}

@@ -1,19 +1,26 @@
 // Package issuancetest holds what the tests of the formats share: a software key
-// for each algorithm in the place of the token's, and the way to the vectors of
-// others.
+// for each algorithm in the place of the token's, signing inputs that no format
+// package would prepare, a judge that is not ours, and the way to the vectors of
+// others. It must not import jws, whose own tests import it.
 package issuancetest
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"chancery/issuance"
 )
@@ -69,6 +76,60 @@ func Sign(t testing.TB, key crypto.Signer, tbs []byte) []byte {
 	points.R.FillBytes(raw[:len(raw)/2])
 	points.S.FillBytes(raw[len(raw)/2:])
 	return raw
+}
+
+// members are the header members that a signing input can be given, in the order
+// in which the signer writes the ones that it knows.
+var members = []string{"alg", "typ", "kid", "x5c", "jwk", "jku", "crit"}
+
+// SigningInput makes a JWS signing input of any header and payload, also of one
+// that must be refused. The header's members stand in the order of members.
+func SigningInput(t testing.TB, header, payload map[string]any) []byte {
+	t.Helper()
+	for name := range header {
+		if !slices.Contains(members, name) {
+			t.Fatalf("the header member %q has no place in the order", name)
+		}
+	}
+	text := []byte("{")
+	for _, name := range members {
+		value, has := header[name]
+		if !has {
+			continue
+		}
+		if len(text) > 1 {
+			text = append(text, ',')
+		}
+		text = append(append(text, `"`+name+`":`...), marshal(t, value)...)
+	}
+	b64 := base64.RawURLEncoding
+	return []byte(b64.EncodeToString(append(text, '}')) + "." + b64.EncodeToString(marshal(t, payload)))
+}
+
+// marshal writes JSON without HTML's escapes.
+func marshal(t testing.TB, value any) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// Judge has go-jose read a compact JWS of this algorithm alone and verify it
+// under the key, and returns what it read.
+func Judge(t testing.TB, a issuance.Algorithm, public crypto.PublicKey, compact string) *jose.JSONWebSignature {
+	t.Helper()
+	signed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)})
+	if err != nil {
+		t.Fatalf("%s: %v", a, err)
+	}
+	if _, err := signed.Verify(public); err != nil {
+		t.Fatalf("%s: go-jose does not verify it: %v", a, err)
+	}
+	return signed
 }
 
 // Vector returns a file of the shared vectors, which lie beside the repository.

@@ -243,30 +243,6 @@ func TestPrepareRefusals(t *testing.T) {
 	}
 }
 
-// join makes a signing input of any header and payload; the header's members
-// stand in the order that they are written in.
-func join(t testing.TB, header, payload map[string]any) []byte {
-	t.Helper()
-	var members []string
-	for _, name := range []string{"alg", "typ", "kid", "x5c", "jwk", "crit"} {
-		value, has := header[name]
-		if !has {
-			continue
-		}
-		text, err := jws.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		members = append(members, `"`+name+`":`+string(text))
-	}
-	text, err := jws.Marshal(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b64 := base64.RawURLEncoding
-	return []byte(b64.EncodeToString([]byte("{"+strings.Join(members, ",")+"}")) + "." + b64.EncodeToString(text))
-}
-
 // TestParseRefusals changes one thing in a good signing input at a time.
 func TestParseRefusals(t *testing.T) {
 	p := newParty(t, issuance.ES256)
@@ -287,7 +263,7 @@ func TestParseRefusals(t *testing.T) {
 		return out[0], out[1]
 	}
 	header, payload := take()
-	if _, err := ParseTBS(join(t, header, payload)); err != nil {
+	if _, err := ParseTBS(issuancetest.SigningInput(t, header, payload)); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
 	for name, change := range map[string]func(header, payload map[string]any){
@@ -345,7 +321,7 @@ func TestParseRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			header, payload := take()
 			change(header, payload)
-			if s, err := ParseTBS(join(t, header, payload)); err == nil {
+			if s, err := ParseTBS(issuancetest.SigningInput(t, header, payload)); err == nil {
 				t.Errorf("read as %+v", s)
 			}
 		})

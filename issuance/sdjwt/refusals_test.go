@@ -162,31 +162,10 @@ func headerAndClaims(t testing.TB) (header, claims map[string]any) {
 	return decodeJSON(t, h).(map[string]any), decodeJSON(t, c).(map[string]any)
 }
 
-// join puts header and claims together; the header's order is the one of jws.Header.
-func join(t testing.TB, header, claims map[string]any) []byte {
-	t.Helper()
-	var h strings.Builder
-	for _, name := range []string{"alg", "typ", "kid", "x5c", "jku"} {
-		if value, has := header[name]; has {
-			text, err := jws.Marshal(value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			h.WriteString(`,"` + name + `":` + string(text))
-		}
-	}
-	payload, err := jws.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b64 := base64.RawURLEncoding
-	return []byte(b64.EncodeToString([]byte("{"+strings.TrimPrefix(h.String(), ",")+"}")) + "." + b64.EncodeToString(payload))
-}
-
 // TestParseRefusals changes one thing in a good signing input at a time.
 func TestParseRefusals(t *testing.T) {
 	h, c := headerAndClaims(t)
-	if _, err := ParseTBS(join(t, h, c)); err != nil {
+	if _, err := ParseTBS(issuancetest.SigningInput(t, h, c)); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
 	digest := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
@@ -272,7 +251,7 @@ func TestParseRefusals(t *testing.T) {
 	for name, change := range tests {
 		h, c := headerAndClaims(t)
 		change(h, c)
-		if s, err := ParseTBS(join(t, h, c)); err == nil {
+		if s, err := ParseTBS(issuancetest.SigningInput(t, h, c)); err == nil {
 			t.Errorf("%s: read as %+v", name, s)
 		}
 	}
@@ -293,7 +272,7 @@ func TestParseTakes(t *testing.T) {
 	} {
 		h, c := headerAndClaims(t)
 		change(h, c)
-		s, err := ParseTBS(join(t, h, c))
+		s, err := ParseTBS(issuancetest.SigningInput(t, h, c))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if !s.Signed.Equal(day) || !s.ValidFrom.Equal(day) {

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"pgregory.net/rapid"
 
 	"chancery/issuance"
@@ -69,13 +68,7 @@ func TestJOSEJudges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		object, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)})
-		if err != nil {
-			t.Fatalf("%s: %v", a, err)
-		}
-		if _, err := object.Verify(key.Public()); err != nil {
-			t.Errorf("%s: go-jose does not verify it: %v", a, err)
-		}
+		object := issuancetest.Judge(t, a, key.Public(), compact)
 		if h := object.Signatures[0].Protected; h.KeyID != r.KeyID || h.ExtraHeaders["typ"] != "JWT" {
 			t.Errorf("%s: header %+v", a, h)
 		}
@@ -224,29 +217,10 @@ func take(t testing.TB) input {
 	return input{payloadOf(t, "."+strings.Split(string(p.TBS), ".")[0]), payload, vc, vc["credentialSubject"].(map[string]any)}
 }
 
-func (in input) join(t testing.TB) []byte {
-	t.Helper()
-	var header strings.Builder
-	for _, name := range []string{"alg", "typ", "kid", "x5c", "jwk"} {
-		if value, has := in.header[name]; has {
-			text, err := jws.Marshal(value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			header.WriteString(`,"` + name + `":` + string(text))
-		}
-	}
-	payload, err := jws.Marshal(in.payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b64 := base64.RawURLEncoding
-	return []byte(b64.EncodeToString([]byte("{"+strings.TrimPrefix(header.String(), ",")+"}")) + "." + b64.EncodeToString(payload))
-}
-
 // TestParseRefusals changes one thing in a good signing input at a time.
 func TestParseRefusals(t *testing.T) {
-	if _, err := ParseTBS(take(t).join(t)); err != nil {
+	good := take(t)
+	if _, err := ParseTBS(issuancetest.SigningInput(t, good.header, good.payload)); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
 	for name, change := range map[string]func(in input){
@@ -322,7 +296,7 @@ func TestParseRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := take(t)
 			change(in)
-			if s, err := ParseTBS(in.join(t)); err == nil {
+			if s, err := ParseTBS(issuancetest.SigningInput(t, in.header, in.payload)); err == nil {
 				t.Errorf("read as %+v", s)
 			}
 		})
