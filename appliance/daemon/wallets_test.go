@@ -189,6 +189,64 @@ func TestRateOverTLS(t *testing.T) {
 	}
 }
 
+// TestRateByForwardedHeader: behind a proxy that is trusted, rates go by the address
+// that it names, whatever the client wrote before that. Whoever is no such proxy
+// is the client, whatever address it names.
+func TestRateByForwardedHeader(t *testing.T) {
+	const most = 100
+	// flood asks until it is refused, at most so often; forwarded is what the
+	// request's header says.
+	flood := func(s *server, c *http.Client, forwarded func(n int) string) (served int) {
+		t.Helper()
+		for served < most {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+s.listener.Addr().String()+"/t/nothing", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("X-Forwarded-For", forwarded(served))
+			a, err := c.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Body.Close()
+			switch a.StatusCode {
+			case http.StatusTooManyRequests:
+				return served
+			case http.StatusNotFound:
+			default:
+				t.Fatalf("status %d", a.StatusCode)
+			}
+			served++
+		}
+		return served
+	}
+	one := func(address string) func(int) string { return func(int) string { return address } }
+	each := func(n int) string { return fmt.Sprintf("203.0.113.%d", n) }
+	trusting := func(peer string) *server {
+		s, _ := walletListener(t, func(i *config.Issuer) {
+			i.HTTP = config.HTTP{TrustedProxies: []string{peer}, ForwardedHeader: "x-forwarded-for", RequestsPerSecond: 1, Burst: 2, MaxConnections: 100, OfferRequestsPerMinute: 120}
+		})
+		return s
+	}
+	for _, http2 := range []bool{false, true} {
+		s, c := trusting("127.0.0.1"), client(t, http2)
+		for _, address := range []string{"198.51.100.1", "198.51.100.2"} {
+			if n := flood(s, c, one(address)); n < 2 || n == most {
+				t.Errorf("%s had %d requests, the burst is 2", address, n)
+			}
+		}
+		if n := flood(s, c, each); n != most {
+			t.Errorf("clients with one request each were refused after %d", n)
+		}
+		if n := flood(s, c, func(n int) string { return each(n) + ", 198.51.100.3" }); n < 2 || n == most {
+			t.Errorf("a client that names others before the proxy does had %d requests, the burst is 2", n)
+		}
+		if n := flood(trusting("192.0.2.1"), c, each); n < 2 || n == most {
+			t.Errorf("a peer that is not trusted had %d requests under others' addresses, the burst is 2", n)
+		}
+	}
+}
+
 // TestWalletFrontRefuses a description of proxies that does not hold.
 func TestWalletFrontRefuses(t *testing.T) {
 	_, d := walletListener(t, func(*config.Issuer) {})
