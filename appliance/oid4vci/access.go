@@ -3,7 +3,6 @@ package oid4vci
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -47,18 +46,28 @@ func (i *Issuer) readAccess(r *http.Request) (access, error) {
 		Challenge: `Bearer realm="credential", ` + i.dpop.Challenge()}
 }
 
-// invalidToken is RFC 6750 §3.1's.
-func (i *Issuer) invalidToken() *refusal.Refusal {
-	e := refusal.New("invalid_token", "Authorization", "the access token is not valid", "RFC 6750 §3.1").With(http.StatusUnauthorized)
-	e.Challenge = `Bearer error="invalid_token", error_description="the access token is not valid"`
+// invalidToken refuses a token that opens nothing; bound tells that it belongs to
+// the DPoP scheme.
+func (i *Issuer) invalidToken(bound bool) *refusal.Refusal {
+	return i.badToken(bound, "the access token is not valid")
+}
+
+func (i *Issuer) badToken(bound bool, description string) *refusal.Refusal {
+	e := refusal.New("invalid_token", "Authorization", description, "RFC 6750 §3.1").With(http.StatusUnauthorized)
+	if bound {
+		e.Section = "RFC 9449 §7.1"
+	}
+	e.Challenge = i.challenge(bound, `error="invalid_token", error_description="`+description+`"`)
 	return e
 }
 
-// invalidBound is the same for a token that came with the DPoP scheme.
-func (i *Issuer) invalidBound(description string) *refusal.Refusal {
-	e := refusal.New("invalid_token", "Authorization", description, "RFC 9449 §7.1").With(http.StatusUnauthorized)
-	e.Challenge = `DPoP error="invalid_token", error_description="` + description + `", algs="` + strings.Join(i.dpop.Algorithms(), " ") + `"`
-	return e
+// challenge returns a WWW-Authenticate value with the parameters, in the scheme
+// that the token belongs to; DPoP's lists the algorithms, too (RFC 9449 §7.1).
+func (i *Issuer) challenge(bound bool, parameters string) string {
+	if !bound {
+		return "Bearer " + parameters
+	}
+	return "DPoP " + parameters + `, algs="` + strings.Join(i.dpop.Algorithms(), " ") + `"`
 }
 
 // protected is what stands before every endpoint that an access token opens: the
@@ -73,6 +82,7 @@ func (i *Issuer) protected(c *call, path string, limit int64, code string, find 
 	if err != nil {
 		return nil, nil, err
 	}
+	c.bound = a.bound
 	if nonce := i.dpop.Nonce(true); nonce != "" {
 		c.w.Header().Set("DPoP-Nonce", nonce)
 	}
@@ -86,9 +96,6 @@ func (i *Issuer) protected(c *call, path string, limit int64, code string, find 
 	if err == nil {
 		body, bodyErr = readBody(c.r, limit, code)
 		grant, err = find(c.r.Context(), a.token)
-	}
-	if errors.Is(err, store.ErrToken) && a.bound {
-		err = i.invalidBound("the access token is not valid")
 	}
 	if err != nil {
 		return nil, nil, err
@@ -111,7 +118,7 @@ func (i *Issuer) checkSender(r *http.Request, path string, a access, grant *stor
 	case grant.JKT == nil && !a.bound:
 		return nil // a Bearer token; a proof that comes with it says nothing
 	case grant.JKT == nil:
-		return i.invalidBound("the access token is not bound to a key: use the Bearer scheme")
+		return i.badToken(true, "the access token is not bound to a key: use the Bearer scheme")
 	case !a.bound:
 		return i.dpop.NotBearer()
 	}

@@ -19,6 +19,8 @@ type call struct {
 	endpoint string
 	// offer is the offer's id once it is known.
 	offer string
+	// bound tells that its access token came with the DPoP scheme.
+	bound bool
 }
 
 // matches tells whether an If-None-Match header names the tag (RFC 9110 §13.1.2).
@@ -51,7 +53,7 @@ func write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 // failed answers what went wrong, keeps it for the operator, and logs what is
 // not the wallet's fault.
 func (i *Issuer) failed(c *call, err error) string {
-	e := i.asRefusal(c.r, err)
+	e := i.asRefusal(c, err)
 	i.note(c, e)
 	return e.Write(c.w)
 }
@@ -73,22 +75,22 @@ func away(retryAfter int) *refusal.Refusal {
 // asRefusal turns any error into an answer. A token or signer that is away or
 // busy is a 503 with Retry-After: the code, the access token and the nonce stay
 // good (promise P10).
-func (i *Issuer) asRefusal(r *http.Request, err error) *refusal.Refusal {
+func (i *Issuer) asRefusal(c *call, err error) *refusal.Refusal {
 	var known *refusal.Refusal
 	if errors.As(err, &known) {
 		return known
 	}
 	if errors.Is(err, store.ErrToken) {
-		return i.invalidToken()
+		return i.invalidToken(c.bound)
 	}
 	if e := wire.AsError(err); e != nil {
 		switch e.Code {
 		case wire.CodeBusy, wire.CodeUnavailable:
 			// One line for each turned-away request would drown the log; metrics
 			// count them, and the signer's log says what happened to the token.
-			i.log.Debug("the signer cannot serve now", "path", r.Pattern, "code", e.Code)
+			i.log.Debug("the signer cannot serve now", "path", c.r.Pattern, "code", e.Code)
 		default:
-			i.log.Error("the signer failed", "path", r.Pattern, "error", err)
+			i.log.Error("the signer failed", "path", c.r.Pattern, "error", err)
 		}
 		if e.RetryAfter > 0 {
 			return away(e.RetryAfter)
@@ -96,11 +98,11 @@ func (i *Issuer) asRefusal(r *http.Request, err error) *refusal.Refusal {
 		return away(5)
 	}
 	if errors.Is(err, store.ErrKeyAway) {
-		i.log.Warn("a data key cannot be opened now", "path", r.Pattern, "error", err)
+		i.log.Warn("a data key cannot be opened now", "path", c.r.Pattern, "error", err)
 		return away(5)
 	}
-	if r.Context().Err() == nil {
-		i.log.Error("request failed", "path", r.Pattern, "error", err)
+	if c.r.Context().Err() == nil {
+		i.log.Error("request failed", "path", c.r.Pattern, "error", err)
 	}
 	return refusal.New("server_error", "", "internal error", "").With(http.StatusInternalServerError)
 }

@@ -177,10 +177,7 @@ func (i *Issuer) requested(object map[string]any, grant *store.Grant) (*configur
 	}
 	if !grant.Covers(id) {
 		e := refusal.New("insufficient_scope", "Authorization", "the access token does not cover this credential", "RFC 6750 §3.1").With(http.StatusForbidden)
-		e.Challenge = `Bearer error="insufficient_scope"`
-		if grant.JKT != nil {
-			e.Challenge = `DPoP error="insufficient_scope"`
-		}
+		e.Challenge = i.challenge(grant.JKT != nil, `error="insufficient_scope"`)
 		return nil, e
 	}
 	return i.configurations[id], nil
@@ -487,7 +484,7 @@ func (i *Issuer) record(grant *store.Grant, c *configuration.Configuration, issu
 	notification, err := write(records)
 	if errors.Is(err, store.ErrState) {
 		i.log.Warn("signed but withheld: the offer ended meanwhile", "offer", grant.Offer, "credential", records[0].ID)
-		return "", i.invalidToken()
+		return "", i.invalidToken(grant.JKT != nil)
 	}
 	if err != nil {
 		return "", err

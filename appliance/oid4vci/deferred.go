@@ -65,7 +65,7 @@ func (i *Issuer) deferRequest(ctx context.Context, cfg *configuration.Configurat
 	}
 	id, err := grant.Defer(ctx, cfg.ID, store.Deferred{Holders: holders, KeysHash: b.keys, ProofsHash: b.proofs, Interval: cfg.Poll})
 	if errors.Is(err, store.ErrState) { // the offer ended meanwhile
-		err = i.invalidToken()
+		err = i.invalidToken(grant.JKT != nil)
 	}
 	if err != nil {
 		return nil, err

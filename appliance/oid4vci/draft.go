@@ -150,7 +150,8 @@ func (i *Issuer) asDraft(err error, d draft) error {
 	case e.Code == "unknown_credential_configuration" || e.Code == "unknown_credential_identifier":
 		e.Code = "unsupported_credential_type"
 	case d.single && (e.Code == "invalid_nonce" || e.Code == "invalid_proof"):
-		e.Code, e.Extra = "invalid_proof", map[string]any{"c_nonce": i.nonces.source.Make(i.now()), "c_nonce_expires_in": int(i.nonces.lifetime.Seconds())}
+		nonce, seconds := i.nonces.make(i.now())
+		e.Code, e.Extra = "invalid_proof", map[string]any{"c_nonce": nonce, "c_nonce_expires_in": seconds}
 	}
 	return e
 }
@@ -167,6 +168,7 @@ func (i *Issuer) encodeDraft(a *response) ([]byte, error) {
 	if a.transaction != "" {
 		return jws.Marshal(map[string]any{"transaction_id": a.transaction, "interval": int64(a.interval.Seconds())})
 	}
+	nonce, seconds := i.nonces.make(i.now())
 	return jws.Marshal(map[string]any{"credential": a.issued[0].credential, "notification_id": a.notification,
-		"c_nonce": i.nonces.source.Make(i.now()), "c_nonce_expires_in": int(i.nonces.lifetime.Seconds())})
+		"c_nonce": nonce, "c_nonce_expires_in": seconds})
 }

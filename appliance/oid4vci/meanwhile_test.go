@@ -29,11 +29,13 @@ func TestDeferredMeanwhile(t *testing.T) {
 	for name, c := range map[string]struct {
 		before bool // it was deferred before
 		happen func(o store.Created) error
+		bound  bool // to a key
 		code   string
 	}{
-		"cancelled":                    {false, cancel, "invalid_token"},
-		"cancelled when it is waiting": {true, cancel, "credential_request_denied"},
-		"refused when it is waiting":   {true, refuse, "credential_request_denied"},
+		"cancelled":                    {false, cancel, false, "invalid_token"},
+		"cancelled, bound to a key":    {false, cancel, true, "invalid_token"},
+		"cancelled when it is waiting": {true, cancel, false, "credential_request_denied"},
+		"refused when it is waiting":   {true, refuse, false, "credential_request_denied"},
 	} {
 		o := r.offer(t, nil, pidID)
 		token := r.token(t, o)
@@ -48,6 +50,7 @@ func TestDeferredMeanwhile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		bind(grant, c.bound)
 		if err := c.happen(o); err != nil {
 			t.Fatal(err)
 		}
@@ -55,8 +58,11 @@ func TestDeferredMeanwhile(t *testing.T) {
 		_, err = r.issueAs(t.Context(), r.configurations[pidID], grant, ask, draft{})
 		grant.Release()
 		var e *refusal.Refusal
-		if !errors.As(r.asRefusal(httptest.NewRequest(http.MethodPost, r.identifier+"/credential", nil), err), &e) || e.Code != c.code {
+		if !errors.As(r.asRefusal(&call{r: httptest.NewRequest(http.MethodPost, r.identifier+"/credential", nil)}, err), &e) || e.Code != c.code {
 			t.Errorf("%s: %v", name, err)
+		}
+		if e != nil && e.Code == "invalid_token" && e.Challenge != invalidChallenge(c.bound) {
+			t.Errorf("%s: %s", name, e.Challenge)
 		}
 	}
 }

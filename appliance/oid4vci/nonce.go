@@ -26,6 +26,12 @@ func newNonces(lifetime time.Duration) *nonces {
 	return &nonces{source: challenge.New(lifetime), lifetime: lifetime, used: map[challenge.ID]struct{}{}, older: map[challenge.ID]struct{}{}}
 }
 
+// make returns a new nonce and for how many seconds it is good, which the drafts
+// tell wallets.
+func (n *nonces) make(now time.Time) (nonce string, seconds int) {
+	return n.source.Make(now), int(n.lifetime.Seconds())
+}
+
 // claim reserves nonces for one request, all or none; false when one is not this
 // process's, has expired, or was used. The same nonce may stand in several proofs
 // of a request. Release them when nothing was issued on them.

@@ -195,7 +195,7 @@ func TestAsRefusal(t *testing.T) {
 		"token":       {store.ErrToken, 401, "invalid_token", 0},
 		"other":       {errors.New("disk /dev/x is full"), 500, "server_error", 0},
 	} {
-		e := i.asRefusal(q, c.err)
+		e := i.asRefusal(&call{r: q}, c.err)
 		if e.Status != c.status || e.Code != c.code || e.RetryAfter != c.retryAfter || strings.Contains(e.Description, "slot") || strings.Contains(e.Description, "/dev") {
 			t.Errorf("%s: %+v", name, e)
 		}

@@ -76,7 +76,7 @@ func (i *Issuer) setUpClients(challenges *challenge.Source) error {
 	}
 	i.clients, err = clientauth.New(clientauth.Options{
 		Audience: i.identifier, Anonymous: *o.AnonymousAccess, Clients: clients, Providers: providers,
-		Status: i.status(providers, o.WalletAttestation.Status), DPoP: true, MaxAge: o.WalletAttestation.MaxAge.Std(), Window: proofWindow, Challenges: challenges, Now: i.now,
+		Status: i.status(providers, o.WalletAttestation.Status), MaxAge: o.WalletAttestation.MaxAge.Std(), Window: proofWindow, Challenges: challenges, Now: i.now,
 	})
 	return err
 }
@@ -90,17 +90,15 @@ func (i *Issuer) setUpProofs() error {
 	status := i.status(providers, o.KeyAttestation.Status)
 	i.rules = map[string]proof.Rules{}
 	for _, c := range i.ordered {
-		_, attestation := proof.RulesFor(c).Types["attestation"]
+		rules := proof.RulesFor(c)
+		_, attestation := rules.Types["attestation"]
 		if (attestation || c.KeyAttestation != nil) && providers.Len() == 0 {
 			return fmt.Errorf("configuration %s wants key attestations, and nobody's are believed: add issuer.key_attestation.providers", c.ID)
 		}
-		rules := proof.RulesFor(c)
 		rules.MaxProofs, rules.Audience, rules.Past = i.batchSize(), i.identifier, o.NonceLifetime.Std()
 		rules.Strict = o.Strictness == "strict"
-		rules.InnerNonce, rules.LegacyTyp, rules.Providers = o.KeyAttestation.Nonce, o.Compatibility != "", providers
-		if status != nil {
-			rules.Status = status.Check
-		}
+		rules.InnerNonce, rules.LegacyTyp = o.KeyAttestation.Nonce, o.Compatibility != ""
+		rules.Providers, rules.Status = providers, status.Check // a nil Status checks nothing
 		i.rules[c.ID] = rules
 	}
 	return nil

@@ -283,8 +283,7 @@ func (i *Issuer) tokenResponse(token store.RedeemedToken, request tokenRequest, 
 		answer.TokenType = "DPoP"
 	}
 	if i.options.Compatibility == "draft-13" {
-		answer.Nonce = i.nonces.source.Make(i.now())
-		answer.NonceExpires = int(i.nonces.lifetime.Seconds())
+		answer.Nonce, answer.NonceExpires = i.nonces.make(i.now())
 	}
 	return answer
 }

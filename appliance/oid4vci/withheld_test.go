@@ -2,6 +2,7 @@ package oid4vci
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -54,6 +55,13 @@ func TestWrongSignature(t *testing.T) {
 // TestCancelledMeanwhile: an offer that ends while its credential is signed
 // gives nothing away, and both the store and the log know of the credential.
 func TestCancelledMeanwhile(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bound %v", bound), func(t *testing.T) { cancelledMeanwhile(t, bound) })
+	}
+}
+
+// cancelledMeanwhile does it with a token that is bound to a key, or with none.
+func cancelledMeanwhile(t *testing.T, bound bool) {
 	r := newRig(t, rigOptions{})
 	h := newHolder(t, issuance.ES256)
 	o := r.offer(t, nil, pidID)
@@ -62,6 +70,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer grant.Release()
+	bind(grant, bound)
 	if err := r.store.CancelOffer(t.Context(), o.ID, "test"); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +79,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 	nonce := r.nonce(t)
 	body := []byte(`{` + byID + `,"proofs":{"jwt":["` + r.good(t, h, nonce) + `"]}}`)
 	var e *refusal.Refusal
-	if answer, err := r.issue(&call{r: q}, grant, body); !errors.As(err, &e) || e.Code != "invalid_token" || answer != nil {
+	if answer, err := r.issue(&call{r: q}, grant, body); !errors.As(err, &e) || e.Code != "invalid_token" || e.Challenge != invalidChallenge(bound) || answer != nil {
 		t.Fatalf("%+v %v", answer, err)
 	}
 	made := slices.DeleteFunc(r.signer.Entries(t, audit.KindMade), func(e audit.Entry) bool { return e.Key != "cs-1" })
@@ -80,6 +89,47 @@ func TestCancelledMeanwhile(t *testing.T) {
 	}
 	// The nonce was not used.
 	credential(t, r.ask(t, r.token(t, r.offer(t, nil, pidID)), request(pidID, r.good(t, h, nonce))))
+}
+
+// bind makes a grant one of a token that is bound to some key, or leaves it.
+func bind(grant *store.Grant, bound bool) {
+	if bound {
+		grant.JKT = make([]byte, 32)
+	}
+}
+
+// invalidChallenge is the challenge for a token that ended (RFC 6750 §3, RFC 9449 §7.1).
+func invalidChallenge(bound bool) string {
+	const parameters = `error="invalid_token", error_description="the access token is not valid"`
+	if bound {
+		return `DPoP ` + parameters + `, algs="ES256 ES384 ES512 EdDSA"`
+	}
+	return `Bearer ` + parameters
+}
+
+// TestChallengeScheme: a token is refused in the scheme that it belongs to.
+func TestChallengeScheme(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	grant, err := r.store.Grant(t.Context(), r.token(t, r.offer(t, nil, pidID)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer grant.Release()
+	for _, bound := range []bool{false, true} {
+		c := &call{r: httptest.NewRequest(http.MethodPost, r.identifier+"/credential", nil), bound: bound}
+		if e := r.asRefusal(c, store.ErrToken); e.Status != http.StatusUnauthorized || e.Challenge != invalidChallenge(bound) {
+			t.Errorf("ended: %+v", e)
+		}
+		want := `Bearer error="insufficient_scope"`
+		if bound {
+			want = `DPoP error="insufficient_scope", algs="ES256 ES384 ES512 EdDSA"`
+		}
+		bind(grant, bound)
+		var e *refusal.Refusal
+		if _, err := r.requested(map[string]any{"credential_configuration_id": mdlID}, grant); !errors.As(err, &e) || e.Challenge != want {
+			t.Errorf("not covered: %+v", e)
+		}
+	}
 }
 
 // TestSignerExpired: a certificate that has run out is for an operator to renew;

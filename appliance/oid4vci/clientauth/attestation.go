@@ -20,18 +20,17 @@ type attested struct {
 	token    *jwt.Token
 	clientID string
 	key      crypto.PublicKey // the instance's
-	source   trust.Source
 }
 
 // attestation authenticates a wallet by the attestation of its provider (ABCA
 // -07 §9, -10 §7). Without the PoP header the request's DPoP proof stands for it.
 func (a *Authenticator) attestation(ctx context.Context, r Request, id string) (Identity, error) {
 	attestations, proofs := r.Header.Values(AttestationHeader), r.Header.Values(PoPHeader)
-	combined := len(proofs) == 0 && r.DPoP != nil && a.options.DPoP
+	combined := len(proofs) == 0 && r.DPoP != nil
 	switch {
 	case len(attestations) != 1:
 		return Identity{}, invalid(AttestationHeader, "there must be one OAuth-Client-Attestation header", "ABCA -07 §6.1, §9 (1)")
-	case len(proofs) == 0 && a.options.DPoP && r.DPoPError != nil:
+	case len(proofs) == 0 && r.DPoPError != nil:
 		return Identity{}, r.DPoPError
 	case len(proofs) != 1 && !combined:
 		return Identity{}, invalid(PoPHeader, "there must be one OAuth-Client-Attestation-PoP header", "ABCA -07 §6.1, §9 (1)")
@@ -111,7 +110,7 @@ func (a *Authenticator) readAttestation(compact, id string) (attested, error) {
 	if err := a.fresh(t, now); err != nil {
 		return attested{}, err
 	}
-	return attested{t, clientID, key, source}, nil
+	return attested{t, clientID, key}, nil
 }
 
 // fresh holds the attestation's exp, and its age if there is a bound on it,
@@ -168,7 +167,8 @@ func (a *Authenticator) possession(compact string, w attested) (string, error) {
 	if !ok || issued.Before(now.Add(-a.options.Window)) || issued.After(now.Add(a.options.Window)) {
 		return fail(" iat", "iat must be the time of the request", "ABCA -07 §9 (9)")
 	}
-	if expires, ok := since(t, "exp"); t.Claims["exp"] != nil && (!ok || !expires.After(now)) || !past(t, "nbf", now) {
+	value, has := t.Claims["exp"]
+	if expires, ok := jwt.Date(value); has && (!ok || !expires.After(now)) || !past(t, "nbf", now) {
 		return fail(" exp, nbf", "the proof of possession is not valid now", "RFC 7519 §4.1.4, §4.1.5")
 	}
 	if err := a.challenged(t.String("challenge"), PoPHeader+" challenge"); err != nil {

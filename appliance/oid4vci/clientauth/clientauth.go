@@ -87,8 +87,6 @@ type Options struct {
 	Providers *trust.Providers
 	// Status looks at an attestation's status; nil does not.
 	Status *trust.Status
-	// DPoP lets the request's DPoP proof stand for a proof of possession.
-	DPoP bool
 	// MaxAge refuses attestations issued longer ago; 0 looks at exp alone.
 	MaxAge time.Duration
 	// Window is how far the iat of a proof of possession may be from now, either
@@ -229,10 +227,7 @@ func (a *Authenticator) Methods() []Method {
 		methods = append(methods, PrivateKeyJWT)
 	}
 	if a.options.Providers.Len() > 0 {
-		methods = append(methods, Attestation)
-		if a.options.DPoP {
-			methods = append(methods, AttestationDPoP)
-		}
+		methods = append(methods, Attestation, AttestationDPoP)
 	}
 	return methods
 }

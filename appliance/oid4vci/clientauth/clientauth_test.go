@@ -175,10 +175,8 @@ func TestMetadata_67(t *testing.T) {
 		change func(*rig, *Options)
 		want   string
 	}{
-		"all": {func(_ *rig, o *Options) { o.Anonymous = true }, `{"client_attestation_pop_signing_alg_values_supported":["ES256","ES384","ES512","EdDSA"],"client_attestation_signing_alg_values_supported":["ES256","ES384","ES512","EdDSA"],"token_endpoint_auth_methods_supported":["none","private_key_jwt","attest_jwt_client_auth","attest_jwt_client_auth_dpop"],"token_endpoint_auth_signing_alg_values_supported":["ES256","ES384","ES512","EdDSA"]}`},
-		"wallet": {func(_ *rig, o *Options) {
-			o.Clients, o.DPoP, o.Algorithms = nil, false, []issuance.Algorithm{issuance.ES256}
-		}, `{"client_attestation_pop_signing_alg_values_supported":["ES256"],"client_attestation_signing_alg_values_supported":["ES256"],"token_endpoint_auth_methods_supported":["attest_jwt_client_auth"]}`},
+		"all":    {func(_ *rig, o *Options) { o.Anonymous = true }, `{"client_attestation_pop_signing_alg_values_supported":["ES256","ES384","ES512","EdDSA"],"client_attestation_signing_alg_values_supported":["ES256","ES384","ES512","EdDSA"],"token_endpoint_auth_methods_supported":["none","private_key_jwt","attest_jwt_client_auth","attest_jwt_client_auth_dpop"],"token_endpoint_auth_signing_alg_values_supported":["ES256","ES384","ES512","EdDSA"]}`},
+		"wallet": {func(_ *rig, o *Options) { o.Clients, o.Algorithms = nil, []issuance.Algorithm{issuance.ES256} }, `{"client_attestation_pop_signing_alg_values_supported":["ES256"],"client_attestation_signing_alg_values_supported":["ES256"],"token_endpoint_auth_methods_supported":["attest_jwt_client_auth","attest_jwt_client_auth_dpop"]}`},
 		"client": {func(_ *rig, o *Options) { o.Providers, o.Algorithms = nil, []issuance.Algorithm{issuance.ES256} }, `{"token_endpoint_auth_methods_supported":["private_key_jwt"],"token_endpoint_auth_signing_alg_values_supported":["ES256"]}`},
 		"nobody": {func(_ *rig, o *Options) { o.Providers, o.Clients = nil, nil }, `{}`},
 	} {

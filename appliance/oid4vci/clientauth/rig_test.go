@@ -48,7 +48,7 @@ func newRig(t testing.TB, change func(*rig, *Options)) *rig {
 		t.Fatal(err)
 	}
 	o := Options{
-		Audience: audience, Providers: providers, DPoP: true, Now: func() time.Time { return r.now },
+		Audience: audience, Providers: providers, Now: func() time.Time { return r.now },
 		Clients: []Client{{ID: clientID, Keys: []trust.Key{{KeyID: "1", Public: r.client.Public()}}}},
 	}
 	if change != nil {

@@ -105,13 +105,10 @@ func New(o Options) *Checker {
 	c.algs = strings.Join(names, " ")
 	for n := range c.nonces {
 		c.nonces[n] = challenge.New(o.NonceLifetime)
-		// A proof from the far end of the window is good for two windows.
-		lifetime := 2*o.Window + clockStep
-		c.seen[n] = replay.New(lifetime, o.MaxEntries)
-		if n == index(false) {
-			c.seen[n] = replay.NewForgetful(lifetime, o.MaxEntries)
-		}
 	}
+	// A proof from the far end of the window is good for two windows.
+	lifetime := 2*o.Window + clockStep
+	c.seen = [2]*replay.Cache{replay.NewForgetful(lifetime, o.MaxEntries), replay.New(lifetime, o.MaxEntries)}
 	return c
 }
 

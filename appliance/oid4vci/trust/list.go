@@ -42,7 +42,7 @@ func (s *Status) read(compact, uri string) (list, error) {
 	if t.Header["typ"] != "statuslist+jwt" || t.Claims["sub"] != uri {
 		return list{}, errList
 	}
-	source, err := s.options.Providers.resolve(t, now, false)
+	source, err := s.options.Providers.Resolve(t, now)
 	if err != nil {
 		return list{}, err
 	}

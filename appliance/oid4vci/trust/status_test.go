@@ -50,7 +50,7 @@ func newServer(t testing.TB) *server {
 func (s *server) status(t testing.TB, change func(*StatusOptions)) *Status {
 	t.Helper()
 	o := StatusOptions{
-		Providers:  providers(t, Provider{Name: "P", Anchors: []*x509.Certificate{s.root.Certificate}, Issuer: "https://wallet.example"}),
+		Providers:  providers(t, Provider{Name: "P", Anchors: []*x509.Certificate{s.root.Certificate}}),
 		FailClosed: true, AllowedHosts: []string{"127.0.0.1"}, RootCAs: x509.NewCertPool(), Now: func() time.Time { return s.now },
 	}
 	o.RootCAs.AddCert(s.Certificate())

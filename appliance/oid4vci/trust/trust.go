@@ -43,20 +43,17 @@ type Provider struct {
 	RequireChain bool
 	// ClientIDs limits what a wallet provider may vouch for; empty means any.
 	ClientIDs []string
-	// Issuer is what the iss claim must be where there is one; "" for anything.
-	Issuer string
 }
 
 // Errors of [Providers.Resolve]. They show nothing of what was read.
 var (
-	ErrNoChain       = errors.New("x5c is missing: the signer must be named by a certificate chain")
-	ErrChain         = errors.New("x5c is not an array of 1 to 8 certificates in base64")
-	ErrAnchorInside  = errors.New("x5c must not contain the trust anchor or any self-signed certificate")
-	ErrLeaf          = errors.New("the first certificate of x5c is not one for signatures: an EC or Ed25519 key, no CA, key usage digitalSignature")
-	ErrUntrusted     = errors.New("the certificate chain leads to no configured anchor, or is not valid now")
-	ErrUnknownKey    = errors.New("kid names no configured key")
-	ErrAmbiguousKey  = errors.New("without kid and x5c the signer's key is not known")
-	ErrUnknownIssuer = errors.New("iss is not that of the provider whose key signs")
+	ErrNoChain      = errors.New("x5c is missing: the signer must be named by a certificate chain")
+	ErrChain        = errors.New("x5c is not an array of 1 to 8 certificates in base64")
+	ErrAnchorInside = errors.New("x5c must not contain the trust anchor or any self-signed certificate")
+	ErrLeaf         = errors.New("the first certificate of x5c is not one for signatures: an EC or Ed25519 key, no CA, key usage digitalSignature")
+	ErrUntrusted    = errors.New("the certificate chain leads to no configured anchor, or is not valid now")
+	ErrUnknownKey   = errors.New("kid names no configured key")
+	ErrAmbiguousKey = errors.New("without kid and x5c the signer's key is not known")
 )
 
 // Source is who signed a token, when its signature verifies under Key.
@@ -139,13 +136,8 @@ func (p *Providers) Len() int {
 // Resolve finds who must have signed a token: by its x5c header, else by kid.
 // Whether the signature verifies under the key is for the caller to ask, with
 // [jwt.Token.Verify]. Where several providers match, the first that is
-// configured counts; an iss claim must be the provider's, if that has one.
+// configured counts.
 func (p *Providers) Resolve(t *jwt.Token, now time.Time) (Source, error) {
-	return p.resolve(t, now, true)
-}
-
-// resolve is Resolve; a status list may have another issuer than what it is about.
-func (p *Providers) resolve(t *jwt.Token, now time.Time, issuer bool) (Source, error) {
 	if p == nil {
 		return Source{}, ErrUntrusted
 	}
@@ -159,20 +151,12 @@ func (p *Providers) resolve(t *jwt.Token, now time.Time, issuer bool) (Source, e
 	if err != nil {
 		return Source{}, err
 	}
-	iss, has := t.Claims["iss"]
-	var chosen match
-	for _, m := range matches {
-		switch {
-		case issuer && has && m.provider.Issuer != "" && iss != m.provider.Issuer:
-		case chosen.provider == nil:
-			chosen = m
+	chosen := matches[0]
+	for _, m := range matches[1:] {
 		// Two providers may use the same kid; the signature tells whose it is.
-		case !t.Verify(chosen.key) && t.Verify(m.key):
+		if !t.Verify(chosen.key) && t.Verify(m.key) {
 			chosen = m
 		}
-	}
-	if chosen.provider == nil {
-		return Source{}, ErrUnknownIssuer
 	}
 	return Source{chosen.provider.Name, chosen.key, chosen.provider.ClientIDs}, nil
 }
