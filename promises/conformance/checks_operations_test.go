@@ -169,9 +169,9 @@ func TestCheck330Errors(t *testing.T) {
 	}
 }
 
-// TestCheck331333Outages takes the token away and restarts the appliance; a wallet
+// TestPromiseP10Check331333Outages takes the token away and restarts the appliance; a wallet
 // that waits comes through with what it has.
-func TestCheck331333Outages(t *testing.T) {
+func TestPromiseP10Check331333Outages(t *testing.T) {
 	fault := hsmtest.WithFaults(t, hsmtest.Module(t))
 	i := start(t, "outages", settings{replace: map[string]string{`"` + hsmtest.Module(t) + `"`: `"` + fault.Module + `"`, `probe_interval = "30s"`: `probe_interval = "1s"`}})
 	defer func() { // the fault module is gone after the test

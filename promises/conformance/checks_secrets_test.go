@@ -251,10 +251,10 @@ func (i *instance) whereabouts(t testing.TB) map[string][]byte {
 	}
 }
 
-// TestCheck329: after requests of all kinds, no secret, no claim and nothing that
+// TestPromiseP9Check329: after requests of all kinds, no secret, no claim and nothing that
 // somebody sent is in a log, a metric, the operators' API or in the plain in a
 // database.
-func TestCheck329(t *testing.T) {
+func TestPromiseP9Check329(t *testing.T) {
 	i := talkative(t)
 	s := secrets{}
 	var one *session
