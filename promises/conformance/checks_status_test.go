@@ -64,10 +64,18 @@ func (*fatal) Fatal(args ...any) { panic(args) }
 // selectively disclosable claims.
 const open = "check.open"
 
-// closed refuses key attestations whose status cannot be looked up. Its attesters
-// are under a CA of the test's.
+// keyed is an attester that the instance "closed" believes by its key, for walletID alone.
+var keyed = sync.OnceValue(func() key { return newKey(&fatal{}, jose.ES256) })
+
+// closed refuses wallet and key attestations whose status cannot be looked up. Its
+// attesters are under a CA of the test's, but for one that has a key alone.
 func closed(t testing.TB) *instance {
-	i := start(t, "closed", settings{sections: "[issuer.key_attestation]\nstatus = \"closed\"\n", prepared: func(run string) {
+	i := start(t, "closed", settings{sections: "[issuer.key_attestation]\nstatus = \"closed\"\n\n[issuer.wallet_attestation]\nstatus = \"closed\"\nrequire_chain = false\n\n" +
+		"[[issuer.wallet_attestation.providers]]\nname = \"By key\"\nkeys = \"attester/keys.json\"\nclient_ids = [\"" + walletID + "\"]\n", prepared: func(run string) {
+		set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: keyed().private.Public(), KeyID: "1", Algorithm: "ES256", Use: "sig"}}}
+		if err := os.WriteFile(filepath.Join(run, "attester", "keys.json"), marshal(t, set), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ownAnchor().certificate.Raw})
 		if err := os.WriteFile(filepath.Join(run, "attester", "anchor.pem"), certificate, 0o600); err != nil {
 			t.Fatal(err)
@@ -158,6 +166,46 @@ func TestCheck227Status(t *testing.T) {
 				}
 				s.nothingIssued(t)
 				i.verified(t, credentials(t, ask(nil), 1)[0], &k)
+			})
+		}
+	}
+	if n := connections.Load(); n != 0 {
+		t.Errorf("the appliance connected %d times to a loopback address that a wallet named", n)
+	}
+}
+
+// The same of a wallet's attestation, whose status stands in it or, with EU
+// wallets, in its client_status. It spends no code.
+func TestWalletAttestationStatus(t *testing.T) {
+	url, connections := listener(t)
+	status := members{"status_list": members{"idx": 1, "uri": url + "/list"}}
+	for name, i := range map[string]*instance{"open": plain(t), "closed": closed(t)} {
+		by := i.attester
+		if name == "closed" {
+			by = ownAnchor().attester(t, jose.ES256)
+		}
+		code := i.offer(t, pidSDJWT, nil).code
+		for where, claims := range map[string]members{"status": {"status": status}, "client_status": {"client_status": members{"status": status, "exp": time.Now().Add(time.Hour).Unix()}}} {
+			try := func(claims members) answer {
+				k := newKey(t, jose.ES256)
+				a := i.attempt(t, k)
+				a.attestation = by.attestation(t, k, with(nil, claims))
+				return i.try(t, code, a)
+			}
+			t.Run(name+" "+where, func(t *testing.T) {
+				refused(t, try(members{where: "x"}), http.StatusBadRequest, "invalid_client")
+				a := try(claims)
+				if name == "open" {
+					granted(t, a, "Bearer")
+					code = i.offer(t, pidSDJWT, nil).code
+					return
+				}
+				refused(t, a, http.StatusServiceUnavailable, "temporarily_unavailable")
+				if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || seconds < 1 {
+					t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
+				}
+				granted(t, try(nil), "Bearer")
+				code = i.offer(t, pidSDJWT, nil).code
 			})
 		}
 	}
