@@ -314,3 +314,41 @@ func TestCheck132And134Challenge(t *testing.T) {
 		}
 	})
 }
+
+// An attester that is believed by its key vouches for the wallets of its
+// client_ids alone; the one beside it, of any wallet, lends it nothing.
+func TestCheck124AttesterByKey(t *testing.T) {
+	i, other := closed(t), "https://wallet.example/other"
+	code := i.offer(t, pidSDJWT, nil).code
+	try := func(t *testing.T, by attester, kid any, sub string) answer {
+		k := newKey(t, jose.ES256)
+		a := i.attempt(t, k)
+		header := members{"kid": kid}
+		if kid != nil {
+			header["x5c"] = nil
+		}
+		a.attestation = by.attestation(t, k, with(header, members{"sub": sub}))
+		a.pop = i.pop(t, k, i.challenge(t), with(nil, members{"iss": sub}))
+		return i.try(t, code, a)
+	}
+	byKey := attester{key: keyed()}
+	byChain := ownAnchor().attester(t, jose.ES256)
+	for name, c := range map[string]struct {
+		by  attester
+		kid any
+		sub string
+	}{
+		"a wallet that is not listed":       {byKey, "1", other},
+		"a listed one's name with more":     {byKey, "1", walletID + "/"},
+		"another kid":                       {byKey, "2", walletID},
+		"its kid over another's signature":  {attester{key: newKey(t, jose.ES256)}, "1", walletID},
+		"its kid over the chain's attester": {attester{key: byChain.key}, "1", walletID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			refused(t, try(t, c.by, c.kid, c.sub), http.StatusBadRequest, "invalid_client")
+		})
+	}
+	t.Run("a listed wallet", func(t *testing.T) { granted(t, try(t, byKey, "1", walletID), "Bearer") })
+	code = i.offer(t, pidSDJWT, nil).code
+	t.Run("the other attester's wallet", func(t *testing.T) { granted(t, try(t, byChain, nil, other), "Bearer") })
+}
