@@ -58,7 +58,7 @@ func (i *Issuer) Handler() http.Handler {
 // for them (Fetch standard, CORS protocol).
 const (
 	exposedHeaders = "WWW-Authenticate, Retry-After, DPoP-Nonce, OAuth-Client-Attestation-Challenge, Request-Id, ETag"
-	allowedHeaders = "Authorization, Content-Type, DPoP, OAuth-Client-Attestation, OAuth-Client-Attestation-PoP"
+	allowedHeaders = "Authorization, Content-Type, DPoP, If-None-Match, OAuth-Client-Attestation, OAuth-Client-Attestation-PoP"
 )
 
 // withHeaders sets what every answer carries. Any page may read every answer (CORS):

@@ -141,7 +141,7 @@ func TestCheck155Manners(t *testing.T) {
 func preflight(t *testing.T, i *instance, url string) {
 	t.Helper()
 	a := i.do(t, http.MethodOptions, url, nil, "Origin", "https://wallet.example", "Access-Control-Request-Method", "POST",
-		"Access-Control-Request-Headers", "authorization,content-type,dpop,oauth-client-attestation,oauth-client-attestation-pop")
+		"Access-Control-Request-Headers", "authorization,content-type,dpop,if-none-match,oauth-client-attestation,oauth-client-attestation-pop")
 	if a.status/100 != 2 || len(a.body) > 0 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
@@ -149,7 +149,7 @@ func preflight(t *testing.T, i *instance, url string) {
 	split := func(name string) []string {
 		return strings.Split(strings.ToLower(strings.ReplaceAll(a.header.Get(name), " ", "")), ",")
 	}
-	for _, header := range []string{"authorization", "content-type", "dpop", "oauth-client-attestation", "oauth-client-attestation-pop"} { // "*" would not stand for Authorization
+	for _, header := range []string{"authorization", "content-type", "dpop", "if-none-match", "oauth-client-attestation", "oauth-client-attestation-pop"} { // "*" would not stand for Authorization
 		if !slices.Contains(split("Access-Control-Allow-Headers"), header) {
 			t.Errorf("%s may not be sent", header)
 		}
